@@ -1,0 +1,74 @@
+"""Builds every object, once.
+
+Runs in: the API process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from fastapi import FastAPI
+from starlette.staticfiles import StaticFiles
+
+import camdock
+from camdock import api, metrics, problems, stream
+from camdock.auth import Gate
+from camdock.camera import Camera
+from camdock.config import Config
+from camdock.pixels import Pixels
+from camdock.sender import Sender
+from camdock.settings import SettingsFile
+
+DESCRIPTION = """Cameras as pictures over HTTP.
+
+Put `/stream` into an `<img>`, fetch `/snapshot` with curl, ask `/cameras` what is going on.
+Paths that name no camera mean the first one. With a token: `Authorization: Bearer TOKEN`, or `?token=TOKEN`.
+Errors are problem documents (RFC 9457) with a stable `code` and a `hint`.
+"""
+
+
+def build(config: Config) -> FastAPI:
+    """The whole service, not yet running: cameras start with the application's lifespan."""
+    pixels = Pixels()
+    cameras = {
+        name: Camera(
+            name, source, SettingsFile(config.settings_path(name)), pixels, open_timeout_s=config.open_timeout_s
+        )
+        for name, source in config.cameras.items()
+    }
+    sender = Sender(send_timeout_s=config.send_timeout_s)
+    app = FastAPI(
+        title="Camdock",
+        version=camdock.__version__,
+        description=DESCRIPTION,
+        lifespan=_running(cameras, sender, pixels),
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.include_router(api.router(cameras, sender, camdock.__version__))
+    app.include_router(stream.router(cameras, sender))
+    app.include_router(metrics.router(cameras, sender, camdock.__version__))
+    app.mount("/web", StaticFiles(directory=api.WEB), name="web")
+    problems.install(app)
+    app.add_middleware(Gate, config=config)
+    return app
+
+
+def _running(
+    cameras: dict[str, Camera], sender: Sender, pixels: Pixels
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        sender.start([camera.broadcast for camera in cameras.values()])
+        for camera in cameras.values():
+            camera.start()
+        try:
+            yield
+        finally:
+            await sender.stop()
+            await asyncio.gather(*(camera.stop() for camera in cameras.values()), pixels.stop())
+
+    return lifespan

@@ -1,0 +1,104 @@
+"""The Backend protocol and open_backend(): one class per driver family, each in its own file.
+
+Runs in: the worker.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from camdock.errors import DriverMissing
+from camdock.frame import Picture
+from camdock.settings import Limits, Settings
+from camdock.source import KINDS, Source
+
+DEFAULT_QUALITY = 80
+
+# kind of source -> module and class. picamera2 and pixelink have their line as soon as they have their file.
+BACKENDS: dict[str, tuple[str, str]] = {
+    "auto": ("camdock.backends.auto", "Auto"),
+    "synthetic": ("camdock.backends.synthetic", "Synthetic"),
+    "v4l2": ("camdock.backends.v4l2", "V4L2"),
+    "opencv": ("camdock.backends.opencv", "OpenCV"),
+    "relay": ("camdock.backends.relay", "Relay"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What opening found.
+
+    source  the source as it is now, without credentials: `auto` names the camera it took
+    device  a name for people: "Logitech C920 (/dev/video0)"
+    size    (width, height)
+    fps     pictures per second that the device promises; 0.0 when it does not say
+    format  what it delivers: MJPG, YUYV, ...
+    """
+
+    source: str
+    device: str
+    size: tuple[int, int]
+    fps: float
+    format: str
+
+
+class SourceChanged(Exception):
+    """The backend wants to be closed and opened again: another device is the right one now."""
+
+
+class Backend:
+    """One open device. Every method may block, leak or crash: the worker is there to be killed.
+
+    drops       pictures that were thrown away, by reason
+    quality     JPEG quality for pictures that the device does not encode
+    wire_fault  set by `synthetic:` alone: how the next message is to be spoiled
+    """
+
+    def __init__(self, source: Source, first_seq: int = 1) -> None:
+        self.source = source
+        self.first_seq = first_seq
+        self.drops: Counter[str] = Counter()
+        self.wire_fault: Literal["", "half_frame", "garbage"] = ""
+        self.quality: int = source.options.get("quality", DEFAULT_QUALITY)
+
+    def open(self) -> Opened:
+        """Open the device and start it. Raises a CameraError from the driver's error."""
+        raise NotImplementedError
+
+    def limits(self) -> Limits:
+        """What the open device could do."""
+        return Limits()
+
+    def apply(self, wanted: Settings) -> Settings:
+        """Set what is given in `wanted`, return what the device says it does now.
+
+        raises  SettingUnsupported, SettingOutOfRange
+        """
+        self.limits().check(wanted.given(), self.source.redacted)
+        return Settings()
+
+    def read(self, wait_s: float) -> Picture | None:
+        """The next picture; None when there was none within wait_s. Raises a CameraError."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Give the device back. The worker ends right after, whatever happens here."""
+
+
+def open_backend(source: Source, first_seq: int = 1) -> Backend:
+    """The backend for a source, its driver library imported, not yet opened. Raises DriverMissing."""
+    module_name, class_name = BACKENDS[source.kind]
+    try:
+        module: Any = importlib.import_module(module_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        # ValueError: "numpy.dtype size changed", AttributeError: "_ARRAY_API not found" -- broken ABI speaks like this
+        extra = KINDS[source.kind].extra
+        raise DriverMissing(
+            f"the library for {source.kind}: does not load: {error}",
+            f"install it with `pip install 'camdock[{extra}]'` under constraints.txt" if extra else "",
+        ) from error
+    backend: Backend = getattr(module, class_name)(source, first_seq)
+    return backend

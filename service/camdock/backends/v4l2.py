@@ -1,0 +1,336 @@
+"""v4l2: a Linux camera through linuxpy: MJPEG as it comes, everything else encoded from its planes.
+
+Runs in: the worker.
+"""
+
+from __future__ import annotations
+
+import errno
+import grp
+import os
+import select
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from linuxpy.video.device import (
+    BufferType,
+    Capability,
+    Device,
+    V4L2Error,
+    VideoCapture,
+    get_control,
+    get_raw_format,
+    iter_read_controls,
+    iter_read_formats,
+    iter_read_menu,
+    read_capabilities,
+    set_control,
+)
+
+from camdock.backends import Backend, Opened
+from camdock.errors import CameraError, SourceBusy, SourceDenied, SourceFailed, SourceMissing
+from camdock.frame import Picture, whole_jpeg
+from camdock.settings import Limits, Settings
+from camdock.source import device_path
+
+BUFFERS = 4
+# What we can turn into JPEG, the cheapest first: a camera that encodes costs us nothing.
+PREFERRED = ("MJPG", "JPEG", "YU12", "NV12", "YV12", "YUYV", "UYVY", "RGB3", "BGR3", "GREY")
+DEFAULT_SIZES = {"MJPG": (1280, 720), "JPEG": (1280, 720)}
+DEFAULT_RAW_SIZE = (640, 480)
+# Video nodes that capture, but are no cameras: parts of the Pi's and other codecs and image processors.
+NO_CAMERAS = ("bcm2835-isp", "bcm2835-codec", "rpi-hevc-dec", "unicam", "rp1-cfe", "pispbe", "rkisp1", "hantro-vpu")
+GAIN_STEPS = 16  # V4L2 gives gain no unit; most sensors count in sixteenths, and their least is none
+
+CID_EXPOSURE_AUTO, CID_EXPOSURE_ABSOLUTE = 0x009A0901, 0x009A0902
+CID_GAIN, CID_ANALOGUE_GAIN = 0x00980913, 0x009E0903
+EXPOSURE_UNIT_US = 100  # V4L2_CID_EXPOSURE_ABSOLUTE counts in 100 microseconds
+AUTO, MANUAL, APERTURE_PRIORITY = 0, 1, 3
+_FLAG_ERROR, _FLAG_MONOTONIC, _TIMESTAMP_MASK = 0x40, 0x2000, 0xE000
+
+
+def holders(path: str) -> list[str]:
+    """Which other processes have a device open: "pid 812 (guvcview)"; only those that we may look into."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if int(entry.name) != os.getpid() and any(os.readlink(link) == path for link in (entry / "fd").iterdir()):
+                found.append(f"pid {entry.name} ({(entry / 'comm').read_text().strip()})")
+    return found
+
+
+def error_of(error: OSError, path: str) -> CameraError:
+    """The camera's error for the driver's, naming the device."""
+    match error.errno:
+        case errno.ENOENT:
+            return SourceMissing(f"{path} does not exist", "plug the camera in; it is looked for every second")
+        case errno.ENODEV | errno.ENXIO:
+            return SourceMissing(
+                f"{path} was unplugged, or its driver is gone", "plug it in again; it is looked for every second"
+            )
+        case errno.EACCES | errno.EPERM:
+            group = "video"
+            with suppress(OSError, KeyError):
+                group = grp.getgrgid(os.stat(path).st_gid).gr_name
+            return SourceDenied(
+                f"{path} may not be opened by this user (uid {os.getuid()})",
+                f"`sudo usermod -aG {group} USER`, then start the service anew; in a container: group_add",
+            )
+        case errno.EBUSY:
+            by = " and ".join(holders(os.path.realpath(path))) or "another process"
+            return SourceBusy(f"{path} is held by {by}", "stop that program, or let it be the source: relay:http://...")
+        case _:
+            name = errno.errorcode.get(error.errno or 0, "error")
+            return SourceFailed(f"{path}: the driver answers {name}: {error.strerror}", "`dmesg` says more")
+
+
+def is_camera(path: str) -> bool:
+    """Whether a video node gives pictures that we can use. Raises OSError when it cannot be opened."""
+    descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        return _is_camera(descriptor)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def _is_camera(descriptor: int) -> bool:
+    capabilities = read_capabilities(descriptor)
+    able = Capability(capabilities.device_caps or capabilities.capabilities)
+    if Capability.VIDEO_CAPTURE not in able or Capability.STREAMING not in able or Capability.VIDEO_M2M in able:
+        return False
+    if capabilities.driver.decode("latin-1").rstrip("\0") in NO_CAMERAS:
+        return False
+    return any(
+        one.pixel_format.human_str() in PREFERRED for one in iter_read_formats(descriptor, BufferType.VIDEO_CAPTURE)
+    )
+
+
+def first_camera() -> str | None:
+    """The lowest-numbered camera of this machine, by the name that survives replugging; None when there is none.
+
+    A camera that cannot be opened is a camera too: better its reason than a test card.
+    """
+    for number in range(64):
+        path = f"/dev/video{number}"
+        if not os.path.exists(path):
+            continue
+        try:
+            found = is_camera(path)
+        except OSError as error:
+            found = error.errno in (errno.EACCES, errno.EPERM, errno.EBUSY)
+        if found:
+            return _stable_name(path)
+    return None
+
+
+def _stable_name(path: str) -> str:
+    for folder in ("/dev/v4l/by-id", "/dev/v4l/by-path"):
+        with suppress(OSError):
+            for link in sorted(Path(folder).iterdir()):
+                if os.path.realpath(link) == path:
+                    return str(link)
+    return path
+
+
+class V4L2(Backend):
+    """One V4L2 capture device with memory-mapped buffers."""
+
+    def open(self) -> Opened:
+        self.path = device_path(self.source.target)
+        self._last_sequence: int | None = None
+        self.device = Device(self.path)
+        try:
+            return self._open()
+        except (OSError, V4L2Error) as error:
+            self.close()
+            if isinstance(error, OSError):
+                raise error_of(error, self.path) from error
+            raise SourceFailed(
+                f"{self.path}: {error}", "it may be no capture device: `v4l2-ctl --list-devices`"
+            ) from error
+
+    def _open(self) -> Opened:
+        self.device.open()
+        self.descriptor = self.device.fileno()
+        if not _is_camera(self.descriptor):
+            raise SourceFailed(
+                f"{self.path} gives no pictures that can be used: it is no camera, or its formats are unknown",
+                "`v4l2-ctl --list-devices` shows which node is the camera, often the one with the lowest number",
+            )
+        self.controls = {control.id: control for control in iter_read_controls(self.descriptor)}
+        self.format = self._choose_format()
+        self.capture = VideoCapture(self.device, size=BUFFERS)
+        width, height = self.source.options.get("size") or DEFAULT_SIZES.get(self.format, DEFAULT_RAW_SIZE)
+        self.capture.set_format(width, height, self.format)
+        got = get_raw_format(self.descriptor, BufferType.VIDEO_CAPTURE).fmt.pix
+        self.size, self.stride = (got.width, got.height), got.bytesperline
+        fps = 0.0
+        with suppress(OSError):  # not every driver knows its rate
+            if "fps" in self.source.options:
+                self.capture.set_fps(self.source.options["fps"])
+            fps = float(self.capture.get_fps())
+        self.late_ns = int(2.5e9 / fps) if fps else 200_000_000
+        self._picture_of = self._reader()
+        self.capture.open()
+        name = read_capabilities(self.descriptor).card.decode("utf-8", "replace").rstrip("\0")
+        return Opened(self.source.redacted, f"{name} ({self.path})", self.size, fps, self.format)
+
+    def _choose_format(self) -> str:
+        offered = [one.pixel_format.human_str() for one in iter_read_formats(self.descriptor, BufferType.VIDEO_CAPTURE)]
+        asked = self.source.options.get("format")
+        if asked and asked not in offered:
+            raise SourceFailed(f"{self.path} does not offer {asked}", "it offers " + ", ".join(offered))
+        return asked or next(name for name in PREFERRED if name in offered)
+
+    def _reader(self) -> Callable[[bytes, int], Picture | None]:
+        """How a buffer of this format becomes a Picture."""
+        if self.format in ("MJPG", "JPEG"):
+            return self._jpeg
+        import numpy as np  # only for cameras that do not encode
+
+        from camdock import imaging
+
+        (width, height), size = self.size, self.size
+        stride = self.stride or width
+        packed = {"YUYV": 2, "UYVY": 2, "RGB3": 3, "BGR3": 3, "GREY": 1}
+
+        def planes(data: bytes, captured_ns: int) -> Picture | None:
+            flat = np.frombuffer(data, np.uint8)
+            pitch = max(stride, width * packed.get(self.format, 1))
+            rows = height if self.format in packed else height * 3 // 2
+            if flat.size < pitch * rows:
+                return None
+            lines = flat[: pitch * rows].reshape(rows, pitch)
+            match self.format:
+                case "YUYV" | "UYVY":
+                    split = imaging.split_yuyv(lines, width, height, uyvy=self.format == "UYVY")
+                    return Picture(size, captured_ns, planes=split)
+                case "NV12":
+                    return Picture(size, captured_ns, planes=imaging.split_nv12(lines, width, height))
+                case "GREY":
+                    return Picture(size, captured_ns, planes=(np.ascontiguousarray(lines[:, :width]),))
+                case "RGB3" | "BGR3":
+                    array = np.ascontiguousarray(lines[:, : width * 3]).reshape(height, width, 3)
+                    return Picture(size, captured_ns, rgb=array, order=self.format[:3])
+            y, first, second = imaging.split_yuv420(flat, width, height, pitch)
+            return Picture(
+                size, captured_ns, planes=(y, first, second) if self.format == "YU12" else (y, second, first)
+            )
+
+        return planes
+
+    def _jpeg(self, data: bytes, captured_ns: int) -> Picture | None:
+        jpeg = whole_jpeg(data)
+        return None if jpeg is None else Picture(self.size, captured_ns, jpeg=jpeg)
+
+    def read(self, wait_s: float) -> Picture | None:
+        until = time.monotonic() + wait_s
+        while (left := until - time.monotonic()) > 0:
+            if not select.select([self.descriptor], [], [], left)[0]:
+                return None
+            frame = self._take()
+            if frame is None:
+                continue
+            # A buffer this old means that we are behind: take the newest one, or every picture comes this late.
+            while time.monotonic_ns() - frame[1] > self.late_ns and select.select([self.descriptor], [], [], 0)[0]:
+                newer = self._take()
+                if newer is None:
+                    break
+                self.drops["late"] += 1
+                frame = newer
+            picture = self._picture_of(*frame)
+            if picture is not None:
+                return picture
+            self.drops["broken"] += 1
+        return None
+
+    def _take(self) -> tuple[bytes, int] | None:
+        """(bytes, captured_ns) of the next buffer, which goes straight back to the driver; None for a bad one."""
+        try:
+            data, buffer = self.capture.buffer.raw_grab()
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            raise error_of(error, self.path) from error
+        if self._last_sequence is not None and buffer.sequence > self._last_sequence + 1:
+            self.drops["lost"] += buffer.sequence - self._last_sequence - 1
+        self._last_sequence = buffer.sequence
+        if buffer.flags & _FLAG_ERROR or not data:
+            self.drops["broken"] += 1
+            return None
+        now = time.monotonic_ns()
+        captured_ns = now
+        if buffer.flags & _TIMESTAMP_MASK == _FLAG_MONOTONIC:
+            stamp = buffer.timestamp.secs * 1_000_000_000 + buffer.timestamp.usecs * 1000
+            # Some drivers' clocks drift or start at nought; a stamp that cannot be true is not used.
+            captured_ns = stamp if now - 10_000_000_000 < stamp <= now else now
+        return data, captured_ns
+
+    # --- settings -------------------------------------------------------------------------------------------------
+
+    def _gain_control(self) -> Any:
+        return self.controls.get(CID_GAIN) or self.controls.get(CID_ANALOGUE_GAIN)
+
+    def limits(self) -> Limits:
+        exposure, gain = self.controls.get(CID_EXPOSURE_ABSOLUTE), self._gain_control()
+        return Limits(
+            exposure_us=(exposure.minimum * EXPOSURE_UNIT_US, exposure.maximum * EXPOSURE_UNIT_US)
+            if exposure
+            else None,
+            gain=(1.0, 1.0 + (gain.maximum - gain.minimum) / GAIN_STEPS) if gain else None,
+            auto_exposure=CID_EXPOSURE_AUTO in self.controls,
+        )
+
+    def apply(self, wanted: Settings) -> Settings:
+        asked = {name: self.source.options[name] for name in ("exposure_us", "gain") if name in self.source.options}
+        wanted = Settings().changed(asked).changed(wanted.given())
+        if CID_EXPOSURE_AUTO not in self.controls and not wanted.auto_exposure:
+            wanted = Settings(wanted.exposure_us, wanted.gain)  # manual is all it knows
+        self.limits().check(wanted.given(), self.path)
+        # uvcvideo marks exposure_time_absolute inactive while auto_exposure is on: auto goes first.
+        if wanted.auto_exposure is not None:
+            self._set(CID_EXPOSURE_AUTO, self._auto_mode() if wanted.auto_exposure else MANUAL)
+        if wanted.exposure_us is not None:
+            self._set(CID_EXPOSURE_ABSOLUTE, round(wanted.exposure_us / EXPOSURE_UNIT_US))
+        if wanted.gain is not None:
+            control = self._gain_control()
+            self._set(control.id, control.minimum + round((wanted.gain - 1.0) * GAIN_STEPS))
+        return self._applied()
+
+    def _auto_mode(self) -> int:
+        items = {item.index for item in iter_read_menu(self.descriptor, self.controls[CID_EXPOSURE_AUTO])}
+        return APERTURE_PRIORITY if APERTURE_PRIORITY in items else AUTO
+
+    def _set(self, control_id: int, value: int) -> None:
+        try:
+            set_control(self.descriptor, control_id, value)
+        except OSError as error:
+            raise error_of(error, f"{self.path}: control {self.controls[control_id].name.decode('latin-1')}") from error
+
+    def _get(self, control_id: int) -> int | None:
+        with suppress(OSError):
+            return int(get_control(self.descriptor, control_id))
+        return None
+
+    def _applied(self) -> Settings:
+        exposure = self._get(CID_EXPOSURE_ABSOLUTE) if CID_EXPOSURE_ABSOLUTE in self.controls else None
+        mode = self._get(CID_EXPOSURE_AUTO) if CID_EXPOSURE_AUTO in self.controls else None
+        gain, control = None, self._gain_control()
+        if control is not None and (value := self._get(control.id)) is not None:
+            gain = 1.0 + (value - control.minimum) / GAIN_STEPS
+        return Settings(
+            exposure_us=None if exposure is None else exposure * EXPOSURE_UNIT_US,
+            gain=gain,
+            auto_exposure=None if mode is None else mode != MANUAL,
+        )
+
+    def close(self) -> None:
+        with suppress(OSError, AttributeError):
+            self.capture.close()
+        with suppress(OSError):
+            self.device.close()

@@ -1,0 +1,103 @@
+"""Broadcast: the newest frame of one camera, and everyone waiting for a newer one.
+
+Runs in: the API process. No queue: a subscriber is a cursor that asks for anything newer, so a slow one skips frames.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from camdock.frame import Frame
+
+
+class Subscriber:
+    """One viewer's cursor: the last seq it saw, since when it looks (monotonic), how many frames it took."""
+
+    __slots__ = ("_broadcast", "seq", "since", "taken")
+
+    def __init__(self, broadcast: Broadcast) -> None:
+        self._broadcast = broadcast
+        self.seq = self.taken = 0
+        self.since = time.monotonic()
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether there is a newer frame than the last one taken."""
+        newest = self._broadcast.newest
+        return newest is not None and newest.seq > self.seq
+
+    @property
+    def fps(self) -> float:
+        """Frames taken per second, since it began to look."""
+        return self.taken / max(0.001, time.monotonic() - self.since)
+
+    def take(self) -> Frame | None:
+        """The newest frame if it is newer than the last one taken, else None."""
+        frame = self._broadcast.newest
+        if frame is None or frame.seq <= self.seq:
+            return None
+        self.seq = frame.seq
+        self.taken += 1
+        return frame
+
+    async def next(self) -> Frame:
+        """The newest frame, once it is newer than the last one taken."""
+        while (frame := self.take()) is None:
+            await self._broadcast.published()
+        return frame
+
+
+class Broadcast:
+    """Where Camera publishes and everybody else subscribes."""
+
+    def __init__(self) -> None:
+        self.newest: Frame | None = None
+        self._subscribers: set[Subscriber] = set()
+        self._waiting: set[asyncio.Future[None]] = set()
+        self._listeners: list[Callable[[], None]] = []
+
+    @property
+    def viewers(self) -> int:
+        """How many are subscribed."""
+        return len(self._subscribers)
+
+    @property
+    def subscribers(self) -> tuple[Subscriber, ...]:
+        """Who is subscribed, for those who count them."""
+        return tuple(self._subscribers)
+
+    def publish(self, frame: Frame) -> None:
+        """Make `frame` the newest and wake whoever waits. Only Camera calls this."""
+        self.newest = frame
+        for listener in self._listeners:
+            listener()
+        waiting, self._waiting = self._waiting, set()
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
+
+    def listen(self, listener: Callable[[], None]) -> None:
+        """Call `listener` at every publish: for the one sender, which then serves all its viewers."""
+        self._listeners.append(listener)
+
+    async def published(self) -> None:
+        """Wait for the next publish."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.add(future)
+        try:
+            await future
+        finally:
+            self._waiting.discard(future)
+
+    @contextmanager
+    def subscribe(self) -> Iterator[Subscriber]:
+        """A cursor that counts as a viewer while the context lasts."""
+        subscriber = Subscriber(self)
+        self._subscribers.add(subscriber)
+        try:
+            yield subscriber
+        finally:
+            self._subscribers.discard(subscriber)

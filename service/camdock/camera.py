@@ -1,0 +1,453 @@
+"""Camera: owns one worker process, its deadlines, its restarts, the settings.
+
+Runs in: the API process. The frame is the heartbeat: what does not deliver in time is killed and started again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol
+
+from camdock import wire
+from camdock.broadcast import Broadcast
+from camdock.child import Child
+from camdock.errors import CameraError, SourceMissing, SourceStalled, from_code
+from camdock.frame import Frame
+from camdock.settings import Limits, Settings, SettingsFile
+from camdock.source import Source
+from camdock.wire import Kind, Message
+
+log = logging.getLogger("camdock")
+
+HELLO_WITHIN_S = 20.0  # a Pi Zero needs seconds to import OpenCV
+FIRST_FRAME_WITHIN_S = 3.0
+SHORTEST_DEADLINE_S = 1.0
+UNPROMISED_DEADLINE_S = 5.0  # where nobody says how fast pictures come: another Camdock's notices come once a second
+DEADLINE_FRAMES = 5
+APPLY_WITHIN_S = 3.0
+NOTICE_EVERY_S = 1.0
+NOTICE_SIZE = (640, 480)
+LARGEST_NOTICE_SIDE = 1280
+
+
+class State(StrEnum):
+    """What a camera is doing."""
+
+    STARTING = "starting"
+    LIVE = "live"
+    STALLED = "stalled"
+    OFFLINE = "offline"
+
+
+class Backoff:
+    """The pause before the next worker: 0.2 s, doubling to 5 s; a frame resets it."""
+
+    FIRST_S, LONGEST_S, MISSING_S, PERSON_S = 0.2, 5.0, 1.0, 30.0
+
+    def __init__(self) -> None:
+        self._next_s = self.FIRST_S
+
+    def reset(self) -> None:
+        """A frame came."""
+        self._next_s = self.FIRST_S
+
+    def next_s(self, error: CameraError) -> float:
+        """Seconds to wait after `error`: 1 while the device is missing, 30 where only a person can help."""
+        if not error.retry:
+            return self.PERSON_S
+        if isinstance(error, SourceMissing):
+            return self.MISSING_S
+        pause, self._next_s = self._next_s, min(self.LONGEST_S, self._next_s * 2)
+        return pause
+
+
+class NoticePainter(Protocol):
+    """Who draws the picture that says why there is none: Pixels, in its own process."""
+
+    async def notice(self, size: tuple[int, int], title: str, texts: list[str], footer: str) -> bytes | None:
+        """A JPEG; None when it could not be drawn."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """A snapshot of one camera. Ages in seconds, times in Unix seconds, sizes (width, height)."""
+
+    name: str
+    source: str
+    state: State
+    since: float
+    error: CameraError | None
+    device: str
+    format: str
+    size: tuple[int, int] | None
+    fps: float
+    fps_promised: float
+    seq: int
+    age_s: float | None
+    viewers: int
+    frames: int
+    drops: Mapping[str, int]
+    restarts: Mapping[str, int]
+    pid: int | None
+    wanted: Settings
+    applied: Settings
+    limits: Limits
+
+
+@dataclass(slots=True)
+class _Session:
+    """What is known of the worker that runs now.
+
+    due      monotonic seconds by which it must have done what is awaited; empty `awaited` means a picture
+    """
+
+    worker: Child
+    due: float = 0.0
+    waiting_since: float = 0.0
+    awaited: str = ""
+    exposure_s: float = 0.0
+    interval_s: float = 0.0
+    drops: Counter[str] = field(default_factory=Counter)
+
+    def wait(self, within_s: float, awaited: str = "") -> None:
+        """Await the next step."""
+        self.waiting_since = time.monotonic()
+        self.due = self.waiting_since + within_s
+        self.awaited = awaited
+
+
+class Camera:
+    """One configured source: started once, kept going until stopped."""
+
+    def __init__(
+        self,
+        name: str,
+        source: Source,
+        settings_file: SettingsFile,
+        painter: NoticePainter,
+        *,
+        open_timeout_s: float = 5.0,
+    ) -> None:
+        self.name = name
+        self.source = source
+        self.broadcast = Broadcast()
+        self._settings_file = settings_file
+        self._painter = painter
+        self._open_timeout_s = open_timeout_s
+        self._backoff = Backoff()
+        self._wanted = Settings()
+        self._applied = Settings()
+        self._limits = Limits()
+        self._resolved: str | None = None  # what `auto` found: an unplugged camera is waited for, not replaced
+        self._shown_source = source.redacted
+        self._device = self._format = ""
+        self._size: tuple[int, int] | None = None
+        self._fps_promised = 0.0
+        self._seq = self._frames = 0
+        self._drops: Counter[str] = Counter()
+        self._restarts: Counter[str] = Counter()
+        self._state, self._since = State.STARTING, time.time()
+        self._error: CameraError | None = None
+        self._session: _Session | None = None
+        self._last_captured_ns: int | None = None
+        self._answers: dict[int, asyncio.Future[Message]] = {}
+        self._order_ids = itertools.count(1)
+        self._changed = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._survivor: Child | None = None
+        try:
+            self._wanted = settings_file.load()
+        except ValueError as error:
+            log.warning("%s: %s", name, error)
+
+    # --- life -----------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin: returns at once, the source opens in the background."""
+        log.info("%s: source %s", self.name, self.source.redacted)
+        self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._say_why())]
+
+    async def stop(self) -> None:
+        """End the worker and everything else, within about 3 s."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+        if self._survivor is not None:
+            self._survivor.abandon()
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self._serve()
+            except CameraError as error:
+                self._went_offline(error)
+                if self._survivor is not None:
+                    await self._outlive(self._survivor)
+                await asyncio.sleep(self._backoff.next_s(error))
+
+    async def _serve(self) -> None:
+        """One worker from its start to its end; always leaves by a CameraError or by being cancelled."""
+        worker = Child("camdock.worker", self.name, self._dispatch, self.source.scrub)
+        self._session = session = _Session(worker)
+        session.wait(HELLO_WITHIN_S, "to load its driver")
+        try:
+            async with worker:
+                start = {"source": self._resolved or self.source.text, "first_seq": self._seq + 1}
+                await worker.send(wire.pack(Kind.START, start | {"wanted": self._wanted.given()}))
+                try:
+                    await worker.watch(lambda: session.due)
+                except TimeoutError:
+                    raise self._stalled(session) from None
+        finally:
+            self._session = None
+            self._drops += session.drops
+            for future in self._answers.values():
+                future.cancel()
+            if worker.survives:
+                self._survivor = worker
+
+    def _stalled(self, session: _Session) -> SourceStalled:
+        waited_s = time.monotonic() - session.waiting_since
+        what = (
+            f"it took longer than {waited_s:.1f} s {session.awaited}"
+            if session.awaited
+            else f"no picture for {waited_s:.1f} s"
+        )
+        return SourceStalled(
+            f"{self._device or self.source.redacted}: {what}; its driver process was killed",
+            "it is started again by itself; if this repeats, look at the cable, the power supply and `dmesg`",
+        )
+
+    async def _outlive(self, survivor: Child) -> None:
+        """A worker in uninterruptible sleep survives SIGKILL. Its device is not opened again until it is gone."""
+        self._went_offline(
+            SourceStalled(
+                f"{self._device or self.source.redacted}: the driver process {survivor.pid} cannot be killed: it waits "
+                f"in the kernel ({survivor.waits_in()}); the device is not opened again before that ends",
+                "unplug the device; if the process stays, only a restart of the machine helps",
+            )
+        )
+        await survivor.gone()
+        self._survivor = None
+        log.info("%s: driver process %d is gone at last", self.name, survivor.pid)
+
+    # --- what the worker says -------------------------------------------------------------------------------------
+
+    def _dispatch(self, message: Message) -> None:
+        session = self._session
+        if session is None:
+            return  # on its way out
+        match message.kind:
+            case Kind.FRAME:
+                self._on_frame(session, message)
+            case Kind.HELLO:
+                session.wait(self._open_timeout_s, "to open")
+            case Kind.READY:
+                self._on_ready(session, message.meta)
+            case Kind.APPLIED:
+                self._on_applied(session, message)
+            case Kind.FAILED:
+                meta = message.meta
+                raise from_code(
+                    str(meta["code"]), self.source.scrub(str(meta["message"])), self.source.scrub(str(meta["hint"]))
+                )
+            case _:
+                log.warning("%s: the worker sent %s, which nobody expects", self.name, message.kind.name)
+
+    def _on_ready(self, session: _Session, meta: Mapping[str, Any]) -> None:
+        self._device, self._format = str(meta["device"]), str(meta["format"])
+        self._size = (meta["size"][0], meta["size"][1])
+        self._fps_promised = float(meta["fps"])
+        self._limits = Limits.of(meta["limits"])
+        self._note_applied(session, meta["applied"])
+        self._shown_source = str(meta["source"])
+        if self.source.kind == "auto":
+            if self._shown_source.startswith("synthetic:"):
+                log.warning("%s: no camera found, so this is a test card; a camera that appears is taken", self.name)
+            else:
+                self._resolved = self._shown_source
+        if meta["refused"]:
+            log.warning("%s: the kept settings are not used: %s", self.name, meta["refused"])
+        session.interval_s = 1 / self._fps_promised if self._fps_promised else 0.0
+        first_s = max(FIRST_FRAME_WITHIN_S + session.exposure_s, self._deadline_s(session))
+        session.wait(first_s, "to give its first picture")
+        log.info("%s: open: %s, %dx%d %s", self.name, self._device, *self._size, self._format)
+
+    def _on_frame(self, session: _Session, message: Message) -> None:
+        meta = message.meta
+        captured_ns = int(meta["captured_ns"])
+        now_ns = time.monotonic_ns()
+        size = (meta["size"][0], meta["size"][1])
+        if "drops" in meta:
+            session.drops = Counter(meta["drops"])
+        self._seq += 1
+        self._frames += 1
+        if self._state is not State.LIVE:
+            self._size = size
+            self._turn(State.LIVE, None)
+            self._backoff.reset()
+        elif self._last_captured_ns is not None:
+            # Smoothed over about 16 frames; a gap counts for at most one second, or one stall hides the rate for long.
+            passed = min(1.0 + session.interval_s, max(0.0, (captured_ns - self._last_captured_ns) / 1e9))
+            session.interval_s += (passed - session.interval_s) / 16 if session.interval_s else passed
+        self._last_captured_ns = captured_ns
+        session.wait(self._deadline_s(session))
+        self.broadcast.publish(
+            Frame.of(
+                message.blob,
+                seq=self._seq,
+                captured_ns=captured_ns,
+                captured_at=time.time() - (now_ns - captured_ns) / 1e9,
+                size=size,
+            )
+        )
+
+    def _deadline_s(self, session: _Session) -> float:
+        """The longest wait for a picture: 5 frame times and the exposure, at least 1 s."""
+        promised_s = 1 / self._fps_promised if self._fps_promised else 0.0
+        shortest_s = SHORTEST_DEADLINE_S if self._fps_promised else UNPROMISED_DEADLINE_S
+        return max(shortest_s, DEADLINE_FRAMES * max(session.interval_s, promised_s) + session.exposure_s)
+
+    def _on_applied(self, session: _Session, message: Message) -> None:
+        if "applied" in message.meta:
+            self._limits = Limits.of(message.meta["limits"])
+            self._note_applied(session, message.meta["applied"])
+        if (future := self._answers.pop(message.meta["id"], None)) and not future.done():
+            future.set_result(message)
+
+    def _note_applied(self, session: _Session, applied: Mapping[str, Any]) -> None:
+        self._applied = Settings(**applied)
+        session.exposure_s = (self._applied.exposure_us or 0) / 1e6
+
+    # --- states ---------------------------------------------------------------------------------------------------
+
+    def _turn(self, state: State, error: CameraError | None) -> None:
+        if (state, error and error.message) != (self._state, self._error and self._error.message):
+            self._state, self._error, self._since = state, error, time.time()
+            self._changed.set()
+            if state is State.LIVE:
+                log.info("%s: live", self.name)
+
+    def _went_offline(self, error: CameraError) -> None:
+        self._restarts[error.code] += 1
+        self._last_captured_ns = None
+        before = self._error.message if self._error else None
+        self._turn(State.STALLED if isinstance(error, SourceStalled) else State.OFFLINE, error)
+        if before != error.message:
+            log.warning("%s: %s: %s%s", self.name, error.code, error.message, f" -- {error.hint}" if error.hint else "")
+
+    async def _say_why(self) -> None:
+        """While there are no pictures, show one that says why: at once when that changes, then once a second."""
+        while True:
+            self._changed.clear()
+            # A camera that opens in time needs no explanation.
+            early = self._state is State.STARTING and time.time() - self._since < NOTICE_EVERY_S
+            newest = self.broadcast.newest
+            said = newest is not None and newest.notice and newest.captured_at > self._since
+            if self._state is not State.LIVE and not early and (self.broadcast.viewers or not said):
+                await self._publish_notice()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(None if self._state is State.LIVE else NOTICE_EVERY_S):
+                    await self._changed.wait()
+
+    async def _publish_notice(self) -> None:
+        error, state = self._error, self._state
+        texts = [error.message, error.hint] if error else ["opening " + self.source.redacted]
+        seconds = time.time() - self._since
+        footer = time.strftime("%H:%M:%S", time.localtime()) + f"   for {seconds:.0f} s"
+        width, height = self._size or NOTICE_SIZE
+        scale = min(1.0, LARGEST_NOTICE_SIDE / max(width, height))
+        size = (max(160, int(width * scale)), max(120, int(height * scale)))
+        jpeg = await self._painter.notice(size, f"{self.name}: {state}", [text for text in texts if text], footer)
+        if jpeg is None or self._state is State.LIVE:
+            return
+        self._seq += 1
+        self.broadcast.publish(
+            Frame.of(
+                jpeg, seq=self._seq, captured_ns=time.monotonic_ns(), captured_at=time.time(), size=size, notice=True
+            )
+        )
+
+    # --- for the others -------------------------------------------------------------------------------------------
+
+    def status(self) -> Status:
+        """What is known now."""
+        session = self._session
+        live = self._state is State.LIVE
+        age_s = None if self._last_captured_ns is None else (time.monotonic_ns() - self._last_captured_ns) / 1e9
+        return Status(
+            name=self.name,
+            source=self._shown_source,
+            state=self._state,
+            since=self._since,
+            error=self._error,
+            device=self._device,
+            format=self._format,
+            size=self._size,
+            fps=1 / session.interval_s if live and session and session.interval_s else 0.0,
+            fps_promised=self._fps_promised,
+            seq=self._seq,
+            age_s=age_s,
+            viewers=self.broadcast.viewers,
+            frames=self._frames,
+            drops=self._drops + session.drops if session else self._drops.copy(),
+            restarts=dict(self._restarts),
+            pid=session.worker.pid if session else None,
+            wanted=self._wanted,
+            applied=self._applied,
+            limits=self._limits,
+        )
+
+    def unavailable(self) -> CameraError | None:
+        """Why there is no live picture now; None while there is."""
+        if self._state is State.LIVE:
+            return None
+        return self._error or SourceStalled(f"{self.name} is still starting", "try again in a moment")
+
+    async def apply(self, changes: Mapping[str, Any]) -> Settings:
+        """Change settings: now if the camera is live, at its next start if not, and again after every restart.
+
+        changes  names of Settings with their values
+        returns  the applied settings as the device reports them (the wanted ones while there is no device)
+        raises   SettingUnsupported, SettingOutOfRange with the limits; SourceStalled when the driver does not answer;
+                 StorageFailed when they are in force but could not be kept
+        """
+        wanted = self._wanted.changed(changes)
+        session = self._session
+        if self._state is not State.LIVE or session is None:
+            await self._keep(wanted)
+            return wanted
+        self._limits.check({name: value for name, value in changes.items() if value is not None}, self.name)
+        order = next(self._order_ids)
+        future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        self._answers[order] = future
+        try:
+            async with asyncio.timeout(APPLY_WITHIN_S):
+                await session.worker.send(wire.pack(Kind.APPLY, {"id": order, "wanted": asdict(wanted)}))
+                answer = await asyncio.shield(future)
+        except TimeoutError:
+            raise SourceStalled(f"{self.name}: the driver did not answer within {APPLY_WITHIN_S:.0f} s") from None
+        except asyncio.CancelledError:
+            if future.cancelled():
+                raise SourceStalled(f"{self.name}: the driver process ended meanwhile", "try again") from None
+            raise
+        finally:
+            self._answers.pop(order, None)
+        if error := answer.meta.get("error"):
+            raise from_code(error["code"], self.source.scrub(error["message"]), error["hint"])
+        await self._keep(wanted)
+        return self._applied
+
+    async def _keep(self, wanted: Settings) -> None:
+        self._wanted = wanted
+        await asyncio.to_thread(self._settings_file.save, wanted)

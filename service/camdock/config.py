@@ -1,0 +1,155 @@
+"""Config: every environment variable, its default, its unit. Read once at start, frozen.
+
+Runs in: the API process.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from camdock.source import Source, SourceInvalid, parse_sources
+
+DEFAULT_CAMERA = "camera"
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]", "*.localhost")
+
+
+class ConfigInvalid(Exception):
+    """The configuration cannot be used; each line of the message names a variable, what is wrong and what would do."""
+
+
+class Config(BaseSettings):
+    """The configuration. Every field is one environment variable: CAMDOCK_ and the field's name in capitals."""
+
+    model_config = SettingsConfigDict(env_prefix="CAMDOCK_", frozen=True, extra="ignore", env_ignore_empty=True)
+
+    source: str = Field(
+        "auto", repr=False, description="where the pictures come from, for one camera", examples=["v4l2:/dev/video0"]
+    )
+    sources: str = Field(
+        "", repr=False, description="several cameras, as NAME=SOURCE with spaces between; instead of CAMDOCK_SOURCE",
+        examples=["front=v4l2:/dev/video0 nest=synthetic:"],
+    )  # fmt: skip
+    host: str = Field(
+        "127.0.0.1", validation_alias=AliasChoices("CAMDOCK_HOST", "HOST"),
+        description="address to listen on; anything but loopback needs CAMDOCK_TOKEN or CAMDOCK_AUTH=off",
+    )  # fmt: skip
+    port: int = Field(
+        8000, ge=1, le=65535, validation_alias=AliasChoices("CAMDOCK_PORT", "PORT"), description="TCP port to listen on"
+    )
+    token: SecretStr | None = Field(
+        None, description="who sends it (`Authorization: Bearer`, or ?token=) may look and touch; 8 characters or more"
+    )
+    auth: Literal["on", "off"] = Field("on", description="off: everybody who reaches the port may look and touch")
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="names in the Host header that are answered, with commas between, `*.` for all below, `*` for "
+        "any; on loopback the loopback names, elsewhere any",
+        examples=["camera.example.org,localhost"],
+    )  # fmt: skip
+    state_dir: Path | None = Field(
+        None, description="folder that keeps the wanted settings of every camera; empty: $XDG_STATE_HOME/camdock"
+    )
+    open_timeout_s: float = Field(5.0, ge=0.5, le=300, description="seconds a source may take to open")
+    send_timeout_s: float = Field(
+        10.0, ge=0.5, le=3600, description="seconds a viewer may have no room before it is dropped"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="how much is logged")
+
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return (
+            tuple(filter(None, (part.strip().lower() for part in value.split(","))))
+            if isinstance(value, str)
+            else value
+        )
+
+    @field_validator("log_level", "auth", mode="before")
+    @classmethod
+    def _lower(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
+
+    @field_validator("token")
+    @classmethod
+    def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            text = value.get_secret_value()
+            if len(text) < 8 or not text.isascii() or not text.isprintable() or " " in text:
+                raise ValueError(
+                    "needs 8 or more printable ASCII characters without spaces; `openssl rand -hex 16` makes a good one"
+                )
+        return value
+
+    @model_validator(mode="after")
+    def _whole(self) -> Config:
+        if "source" in self.model_fields_set and "sources" in self.model_fields_set:
+            raise ValueError("CAMDOCK_SOURCE and CAMDOCK_SOURCES are both set: give the one or the other")
+        try:
+            _ = self.cameras
+        except SourceInvalid as error:
+            raise ValueError(f"CAMDOCK_{'SOURCES' if self.sources else 'SOURCE'}: {error}") from None
+        if not self.is_loopback and self.auth == "on" and self.token is None:
+            raise ValueError(
+                f"listening on {self.host} opens the cameras to the network, so nothing was started.\n"
+                "  Either set CAMDOCK_TOKEN to a secret (clients then send it: `openssl rand -hex 16` makes one),\n"
+                "  or set CAMDOCK_AUTH=off if everybody who reaches this port may look and touch."
+            )
+        return self
+
+    @property
+    def cameras(self) -> dict[str, Source]:
+        """Every camera's source by its name; the first is the default one."""
+        return parse_sources(self.sources) if self.sources else {DEFAULT_CAMERA: Source.parse(self.source)}
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach the port."""
+        if self.host.lower() == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host.strip("[]")).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """Patterns that a Host header must match; ("*",) where any will do."""
+        return self.allowed_hosts or (LOOPBACK_NAMES if self.is_loopback else ("*",))
+
+    def settings_path(self, camera: str) -> Path:
+        """Where the wanted settings of one camera are kept."""
+        base = self.state_dir
+        if base is None:
+            state = os.environ.get("XDG_STATE_HOME") or str(Path("~/.local/state").expanduser())
+            base = Path(state) / "camdock"
+        return base / f"{camera}.json"
+
+
+def read_config() -> Config:
+    """The configuration from the environment; raises ConfigInvalid with one line per mistake."""
+    try:
+        return Config()
+    except ValidationError as error:
+        lines = []
+        for mistake in error.errors():
+            where = str(mistake["loc"][0]) if mistake["loc"] else ""
+            message = mistake["msg"].removeprefix("Value error, ")
+            if where:
+                name = where if where.isupper() else f"CAMDOCK_{where.upper()}"
+                shown = "" if where == "token" else f"={str(mistake['input'])[:80]}"
+                message = f"{name}{shown}: {message}"
+            lines.append(message)
+        raise ConfigInvalid("\n".join(lines)) from None
+
+
+def variables() -> Iterator[tuple[str, str, str]]:
+    """(name, default, what it says) of every variable, for --help and for the test that guards the README."""
+    for name, field in Config.model_fields.items():
+        default = "" if field.default in (None, ()) else str(field.default)
+        yield f"CAMDOCK_{name.upper()}", default, field.description or ""

@@ -1,0 +1,162 @@
+"""The errors a camera can have: their stable codes, their HTTP status, whether trying again can help.
+
+Runs in: every process. Imports nothing, so that the worker can report an error when all else is broken.
+
+CameraError                 code                    HTTP  retry
+├── SourceError                                     503
+│   ├── SourceMissing       source_missing                yes   no such device, nothing at the URL
+│   ├── SourceBusy          source_busy                   yes   another process holds it
+│   ├── SourceStalled       source_stalled                yes   open, but no frame before the deadline
+│   ├── SourceFailed        source_failed                 yes   the driver answered with an error
+│   ├── WorkerDied          worker_died                   yes   the driver crashed, or broke the wire
+│   ├── SourceDenied        source_denied                 no    permissions: a person must act
+│   └── DriverMissing       driver_missing                no    library absent, or does not load (ABI)
+├── SettingUnsupported      setting_unsupported     422
+├── SettingOutOfRange       setting_out_of_range    422         carries the limits
+├── ImageUnreadable         image_unreadable        422
+├── StorageFailed           storage_failed          507         cannot be written: permissions, read-only
+│   └── StorageFull         storage_full            507
+└── CameraMissing           camera_missing          404         no camera of that name
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class CameraError(Exception):
+    """Something about one camera went wrong.
+
+    message  names the thing: "/dev/video0 is held by pid 812"
+    hint     what to do about it; empty when nobody can do anything
+    """
+
+    code: ClassVar[str] = "camera_error"
+    http_status: ClassVar[int] = 500
+    retry: ClassVar[bool] = True
+    summary: ClassVar[str] = "Camera error"
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class SourceError(CameraError):
+    """The source gives no pictures."""
+
+    code = "source_error"
+    http_status = 503
+    summary = "No picture from the source"
+
+
+class SourceMissing(SourceError):
+    """There is no such device, or nothing at the address."""
+
+    code = "source_missing"
+    summary = "Source not found"
+
+
+class SourceBusy(SourceError):
+    """Another process holds the device."""
+
+    code = "source_busy"
+    summary = "Source in use"
+
+
+class SourceStalled(SourceError):
+    """The source is open, but no frame came before the deadline."""
+
+    code = "source_stalled"
+    summary = "Source gives no frames"
+
+
+class SourceFailed(SourceError):
+    """The driver or the far end answered with an error."""
+
+    code = "source_failed"
+    summary = "Source reported an error"
+
+
+class WorkerDied(SourceError):
+    """The worker process ended by itself, or sent something that is no message."""
+
+    code = "worker_died"
+    summary = "Driver process died"
+
+
+class SourceDenied(SourceError):
+    """The operating system or the far end refuses access; a person must act."""
+
+    code = "source_denied"
+    retry = False
+    summary = "Access to the source denied"
+
+
+class DriverMissing(SourceError):
+    """The driver library is absent, or does not load."""
+
+    code = "driver_missing"
+    retry = False
+    summary = "Driver library missing"
+
+
+class SettingUnsupported(CameraError):
+    """The source has no such setting."""
+
+    code = "setting_unsupported"
+    http_status = 422
+    summary = "Setting not supported by this source"
+
+
+class SettingOutOfRange(CameraError):
+    """The value lies outside what the source can do; the message carries the limits."""
+
+    code = "setting_out_of_range"
+    http_status = 422
+    summary = "Setting out of range"
+
+
+class ImageUnreadable(CameraError):
+    """The bytes are not a picture that we can decode."""
+
+    code = "image_unreadable"
+    http_status = 422
+    summary = "Picture cannot be read"
+
+
+class StorageFailed(CameraError):
+    """Something could not be written where it is kept."""
+
+    code = "storage_failed"
+    http_status = 507
+    summary = "Could not be written"
+
+
+class StorageFull(StorageFailed):
+    """The disk, or the quota, is full."""
+
+    code = "storage_full"
+    summary = "The disk is full"
+
+
+class CameraMissing(CameraError):
+    """No camera of that name is configured."""
+
+    code = "camera_missing"
+    http_status = 404
+    summary = "No such camera"
+
+
+def every_error() -> dict[str, type[CameraError]]:
+    """Every class of the tree by its code, the abstract ones too."""
+
+    def below(cls: type[CameraError]) -> list[type[CameraError]]:
+        return [cls] + [found for child in cls.__subclasses__() for found in below(child)]
+
+    return {cls.code: cls for cls in below(CameraError)}
+
+
+def from_code(code: str, message: str, hint: str = "") -> CameraError:
+    """The error that a worker named on the wire; a code we do not know becomes a SourceFailed."""
+    return every_error().get(code, SourceFailed)(message, hint)

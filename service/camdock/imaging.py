@@ -1,0 +1,69 @@
+"""Pure functions on arrays: pixels to JPEG.
+
+Runs in: the worker and the pixels process, never in the API process.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import simplejpeg
+
+from camdock.frame import Picture
+
+Plane = npt.NDArray[np.uint8]
+
+
+def encode_jpeg(picture: Picture, quality: int) -> bytes:
+    """The picture as a JPEG; the camera's own bytes when it encodes.
+
+    picture  planes: Y (H, W), U and V (H or H/2, W/2) uint8, or Y alone; else rgb (H, W, 3) uint8
+    quality  1 to 100
+    """
+    if picture.jpeg is not None:
+        return picture.jpeg
+    if picture.planes:
+        y, u, v = picture.planes if len(picture.planes) == 3 else (picture.planes[0], None, None)
+        return bytes(simplejpeg.encode_jpeg_yuv_planes(y, u, v, quality, fastdct=True))
+    return bytes(simplejpeg.encode_jpeg(picture.rgb, quality, picture.order, "420", fastdct=True))
+
+
+def split_yuyv(
+    data: npt.NDArray[np.uint8], width: int, height: int, *, uyvy: bool = False
+) -> tuple[Plane, Plane, Plane]:
+    """Packed 4:2:2 to planes Y (H, W), U and V (H, W/2).
+
+    data  (H, stride) uint8, stride >= 2 * width, the bytes of a line in the order Y U Y V (or U Y V Y)
+
+    Reading pairs and quads as whole numbers and casting them down keeps the loops vectorised: a third of the time of
+    slices that take every second byte (1280x720: 0.2 ms instead of 0.6).
+    """
+    lines = np.ascontiguousarray(data[:height, : 2 * width])
+    pairs, quads = lines.view("<u2"), lines.view("<u4")
+    if uyvy:
+        return (pairs >> 8).astype(np.uint8), quads.astype(np.uint8), (quads >> 16).astype(np.uint8)
+    return pairs.astype(np.uint8), (quads >> 8).astype(np.uint8), (quads >> 24).astype(np.uint8)
+
+
+def split_nv12(data: npt.NDArray[np.uint8], width: int, height: int) -> tuple[Plane, Plane, Plane]:
+    """Semi-planar 4:2:0 (Y plane, then U V pairs) to planes Y (H, W), U and V (H/2, W/2).
+
+    data  (H * 3/2, stride) uint8
+    """
+    pairs = np.ascontiguousarray(data[height : height + height // 2, :width]).view("<u2")
+    return np.ascontiguousarray(data[:height, :width]), pairs.astype(np.uint8), (pairs >> 8).astype(np.uint8)
+
+
+def split_yuv420(data: npt.NDArray[np.uint8], width: int, height: int, stride: int) -> tuple[Plane, Plane, Plane]:
+    """Planar 4:2:0 to planes Y (H, W), then the two chroma planes (H/2, W/2) in the order they stand in.
+
+    data    (at least H * stride * 3/2,) uint8; chroma lines are half a stride long
+    """
+    half_h, half_s, half_w = height // 2, stride // 2, width // 2
+    first = height * stride
+    second = first + half_h * half_s
+
+    def plane(at: int, rows: int, pitch: int, columns: int) -> Plane:
+        return np.ascontiguousarray(data[at : at + rows * pitch].reshape(rows, pitch)[:, :columns])
+
+    return plane(0, height, stride, width), plane(first, half_h, half_s, half_w), plane(second, half_h, half_s, half_w)

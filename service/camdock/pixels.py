@@ -1,0 +1,98 @@
+"""Pixels: the API process's hands for work on pixels, in a process of their own.
+
+Runs in: the API process. A hostile picture or a broken NumPy costs that process, which is killed and started again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from camdock import wire
+from camdock.child import Child
+from camdock.errors import CameraError, ImageUnreadable, SourceStalled
+from camdock.wire import Kind, Message
+
+log = logging.getLogger("camdock")
+
+START_WITHIN_S = 10.0
+NOTICE_WITHIN_S = 2.0
+
+
+class Pixels:
+    """One process, one operation at a time, each within its deadline. Started when first needed."""
+
+    def __init__(self) -> None:
+        self._turn = asyncio.Lock()
+        self._child: Child | None = None
+        self._next: asyncio.Future[tuple[Mapping[str, Any], bytes]]
+
+    async def run(
+        self, operation: str, arguments: Mapping[str, Any], picture: bytes = b"", *, within_s: float
+    ) -> bytes:
+        """Do one operation of pixelsworker and return its output.
+
+        raises  ImageUnreadable when the operation refuses its input; SourceStalled, WorkerDied when the process hangs
+                or dies over it (it is then started anew for the next)
+        """
+        async with self._turn:
+            try:
+                child = await self._running()
+                await child.send(wire.pack(Kind.RUN, {"operation": operation, "arguments": dict(arguments)}, picture))
+                answer, output = await self._answer(child, time.monotonic() + within_s)
+            except TimeoutError:
+                error = SourceStalled(f"{operation} took longer than {within_s:g} s")
+                await self._drop(error)
+                raise error from None
+            except BaseException as error:
+                # Cancelled, too: its answer would be taken for the next one's.
+                await self._drop(error)
+                raise
+        if problem := answer.get("error"):
+            raise ImageUnreadable(str(problem))
+        return output
+
+    async def _answer(self, child: Child, due: float) -> tuple[Mapping[str, Any], bytes]:
+        """The next message of the process. Raises TimeoutError, WorkerDied."""
+        self._next = asyncio.get_running_loop().create_future()
+        watch: asyncio.Task[NoReturn] = asyncio.create_task(child.watch(lambda: due))
+        try:
+            await asyncio.wait((self._next, watch), return_when=asyncio.FIRST_COMPLETED)
+            return self._next.result() if self._next.done() else watch.result()
+        finally:
+            watch.cancel()
+            await asyncio.gather(watch, return_exceptions=True)
+
+    def _on_message(self, message: Message) -> None:
+        if not self._next.done():
+            self._next.set_result((message.meta, bytes(message.blob)))
+
+    async def notice(self, size: tuple[int, int], title: str, texts: list[str], footer: str) -> bytes | None:
+        """The picture that says why there is none; None when even that failed, which is logged."""
+        arguments = {"size": size, "title": title, "texts": texts, "footer": footer}
+        try:
+            return await self.run("notice", arguments, within_s=NOTICE_WITHIN_S)
+        except CameraError as error:
+            log.warning("the picture that says why could not be drawn: %s", error.message)
+            return None
+
+    async def stop(self) -> None:
+        """End the process."""
+        await self._drop(None)
+
+    async def _running(self) -> Child:
+        if self._child is None:
+            child = Child("camdock.pixelsworker", "pixels", self._on_message)
+            self._child = await child.__aenter__()
+            await self._answer(child, time.monotonic() + START_WITHIN_S)  # its HELLO
+        return self._child
+
+    async def _drop(self, error: BaseException | None) -> None:
+        child, self._child = self._child, None
+        if child is not None:
+            with contextlib.suppress(CameraError):
+                await child.__aexit__(type(error) if error else None, error, None)

@@ -1,0 +1,114 @@
+"""Errors as RFC 9457 problem documents: the one place that turns any failure into an answer.
+
+Runs in: the API process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+
+from camdock.errors import CameraError
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class Problem(BaseModel):
+    """A problem document (RFC 9457). `code` never changes; `hint` says what to do."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "type": "urn:camdock:problem:source_missing",
+                    "title": "Source not found",
+                    "status": 503,
+                    "detail": "/dev/video0 does not exist",
+                    "code": "source_missing",
+                    "hint": "plug the camera in; it is looked for every second",
+                }
+            ]
+        }
+    )
+
+    type: str = Field(description="a name for this kind of problem, as a URN")
+    title: str = Field(description="what kind of problem it is; always the same for a code")
+    status: int = Field(description="the HTTP status again")
+    detail: str = Field(description="what went wrong, naming the thing")
+    code: str = Field(description="stable, for programs")
+    hint: str = Field("", description="what to do about it")
+
+
+def problem_response(
+    status: int, code: str, title: str, detail: str, hint: str = "", headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    """One problem document."""
+    problem = Problem(
+        type=f"urn:camdock:problem:{code}", title=title, status=status, detail=detail, code=code, hint=hint
+    )
+    return JSONResponse(
+        problem.model_dump(), status, {"Cache-Control": "no-store", **(headers or {})}, media_type=MEDIA_TYPE
+    )
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """`responses=` for a route: the problem documents it may answer, and what the gate answers before it."""
+    meanings = {
+        401: "The token is missing or wrong",
+        404: "There is no such camera",
+        421: "The Host header names a host that is not served",
+        422: "A parameter is not what it should be",
+        503: "There is no picture now; `detail` says why",
+        507: "The disk is full",
+    }
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return {
+        status: {"description": meanings[status], "content": {MEDIA_TYPE: {"schema": schema}}}
+        for status in (*statuses, 401, 421)
+    }
+
+
+async def _on_camera_error(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, CameraError)
+    headers = {"Retry-After": "1"} if error.http_status == 503 and error.retry else {}
+    return problem_response(error.http_status, error.code, error.summary, error.message, error.hint, headers)
+
+
+async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    phrase = HTTPStatus(error.status_code).phrase
+    detail = error.detail if error.detail != phrase else f"{request.method} {request.url.path}: {phrase.lower()}"
+    hint = {404: "GET /docs lists every address", 405: "GET /docs lists every address and method"}.get(
+        error.status_code, ""
+    )
+    code = phrase.lower().replace(" ", "_").replace("-", "_")
+    return problem_response(error.status_code, code, phrase, detail, hint, error.headers)
+
+
+async def _on_invalid(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    mistakes = [
+        f"{'.'.join(str(step) for step in mistake['loc'][1:]) or mistake['loc'][0]}: {mistake['msg']}"
+        for mistake in error.errors()
+    ]
+    return problem_response(
+        422,
+        "request_invalid",
+        "The request cannot be understood",
+        "; ".join(mistakes)[:1000],
+        "GET /docs shows what is asked for",
+    )
+
+
+def install(app: FastAPI) -> None:
+    """Make every failure of `app` a problem document."""
+    app.add_exception_handler(CameraError, _on_camera_error)
+    app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid)

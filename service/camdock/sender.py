@@ -1,0 +1,151 @@
+"""Sender: one task that writes the newest part to every MJPEG viewer whose socket has room for it.
+
+Runs in: the API process, on the event loop; it yields every millisecond so that requests are answered between viewers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import socket
+import struct
+import termios
+import time
+from collections import defaultdict
+
+from camdock.broadcast import Broadcast, Subscriber
+
+YIELD_AFTER_S = 0.001
+LOOK_AGAIN_S = 0.008  # for viewers without room: sooner than the next frame of a slow camera, later than a busy loop
+_TCP_INFO_BYTES = 168
+_OFFSET_SND_MSS, _OFFSET_NOTSENT, _OFFSET_MIN_RTT_US, _OFFSET_RATE = 16, 144, 148, 160  # struct tcp_info, linux/tcp.h
+
+
+class Viewer:
+    """One connection that takes pictures as fast as it can, and no faster."""
+
+    __slots__ = ("_queued", "descriptor", "frames_left", "room_at", "socket", "subscriber", "transport")
+
+    def __init__(self, transport: asyncio.Transport, subscriber: Subscriber, frames: int | None) -> None:
+        self.transport = transport
+        self.subscriber = subscriber
+        self.frames_left = frames
+        self.room_at = time.monotonic()
+        self.socket: socket.socket = transport.get_extra_info("socket")
+        self.descriptor = self.socket.fileno()
+        self._queued = bytearray(4)
+
+    def has_room(self) -> bool:
+        """Whether a frame that is written now goes out at once.
+
+        Decided by the kernel's queue, not by ours: autotuned socket buffers hold megabytes, and seconds of old frames
+        pile up there when a server writes whenever it can. Nothing unacknowledged means room. Else there is room only
+        if all was sent and what is on its way fits the path: rate times shortest round trip, or one segment whose
+        acknowledgement the far end may delay.
+        """
+        if self.transport.get_write_buffer_size():
+            return False
+        fcntl.ioctl(self.descriptor, termios.TIOCOUTQ, self._queued)  # SIOCOUTQ is the same number on Linux
+        if self._queued == b"\0\0\0\0":
+            return True
+        queued = int.from_bytes(self._queued, "little")
+        try:
+            info = self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+        except OSError:  # not TCP
+            return False
+        if len(info) < _TCP_INFO_BYTES:  # a kernel before 4.9
+            return False
+        (segment,) = struct.unpack_from("=I", info, _OFFSET_SND_MSS)
+        not_sent, shortest_rtt_us = struct.unpack_from("=II", info, _OFFSET_NOTSENT)
+        (rate,) = struct.unpack_from("=Q", info, _OFFSET_RATE)
+        fits: int = max(segment, rate * shortest_rtt_us // 1_000_000)
+        return not_sent == 0 and queued <= fits
+
+
+class Sender:
+    """Serves the viewers of all cameras."""
+
+    def __init__(self, *, send_timeout_s: float) -> None:
+        self._send_timeout_s = send_timeout_s
+        self._viewers: dict[Broadcast, list[Viewer]] = defaultdict(list)
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self.dropped_stuck = 0
+
+    def start(self, broadcasts: list[Broadcast]) -> None:
+        """Begin; `broadcasts` are all there will be."""
+        for broadcast in broadcasts:
+            broadcast.listen(self._wake.set)
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        """End, and abort whoever still looks."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        for viewers in self._viewers.values():
+            for viewer in viewers:
+                viewer.transport.abort()
+
+    async def serve(
+        self, broadcast: Broadcast, transport: asyncio.Transport, left: asyncio.Future[None], frames: int | None = None
+    ) -> None:
+        """Write parts to `transport` until `left`, or until so many `frames` were written.
+
+        The head of the response has been written. The newest frame goes out at once.
+        """
+        with broadcast.subscribe() as subscriber:
+            viewer = Viewer(transport, subscriber, frames)
+            viewers = self._viewers[broadcast]
+            viewers.append(viewer)
+            try:
+                self._offer(viewer, time.monotonic())
+                await left
+            finally:
+                viewers.remove(viewer)
+
+    async def _run(self) -> None:
+        behind = False
+        while True:
+            if behind:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK_AGAIN_S):
+                        await self._wake.wait()
+            else:
+                await self._wake.wait()
+            self._wake.clear()
+            behind = False
+            began = time.monotonic()
+            for viewers in list(self._viewers.values()):
+                for viewer in viewers.copy():
+                    now = time.monotonic()
+                    if now - began > YIELD_AFTER_S:
+                        await asyncio.sleep(0)
+                        began = now = time.monotonic()
+                    if not self._offer(viewer, now):
+                        behind = True
+
+    def _offer(self, viewer: Viewer, now: float) -> bool:
+        """Write the newest part if there is one and room for it; False when the viewer is left behind."""
+        if viewer.transport.is_closing() or not viewer.subscriber.is_behind:
+            return True
+        if not viewer.has_room():
+            # Its deadline counts from the last time it had room.
+            if now - viewer.room_at > self._send_timeout_s:
+                self.dropped_stuck += 1
+                viewer.transport.abort()
+            return False
+        viewer.room_at = now
+        frame = viewer.subscriber.take()
+        assert frame is not None
+        if viewer.frames_left is None:
+            viewer.transport.write(frame.part)
+            return True
+        viewer.frames_left -= 1
+        if viewer.frames_left > 0:
+            viewer.transport.write(frame.part)
+        else:
+            viewer.transport.write(frame.last_part)
+            viewer.transport.close()
+        return True

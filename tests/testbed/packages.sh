@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# What the tests need from Debian, beyond Python. Installs what is missing as root with apt; elsewhere it says what is
+# missing, and the tests that need it report themselves as skipped. With CI=true whatever stays missing is a failure.
+#
+#   tests/testbed/packages.sh [chromium] [fuse3]
+#
+#   always     gcc, libc headers   the fake V4L2 camera and the load client are C
+#              ustreamer           the peer that `make bench` and the comparison tests run beside us
+#   chromium   the browser that opens the page
+#   fuse3      a file system that is slow or full on command
+set -euo pipefail
+
+has() {
+  case $1 in
+    gcc) command -v gcc >/dev/null ;;
+    libc6-dev) [ -e /usr/include/stdio.h ] ;;
+    linux-libc-dev) [ -e /usr/include/linux/videodev2.h ] ;;
+    ustreamer | chromium) command -v "$1" >/dev/null ;;
+    fuse3) command -v fusermount3 >/dev/null ;;
+    *) echo "packages.sh: unknown word '$1'; it knows chromium and fuse3" >&2 && exit 2 ;;
+  esac
+}
+
+lacking() {
+  missing=()
+  for package in "${wanted[@]}"; do
+    has "$package" || missing+=("$package")
+  done
+}
+
+wanted=(gcc libc6-dev linux-libc-dev ustreamer "$@")
+lacking
+if [ ${#missing[@]} = 0 ]; then
+  echo "Test bed: everything is here (${wanted[*]})"
+  exit 0
+fi
+
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+  echo "Test bed: installing ${missing[*]} ..."
+  export DEBIAN_FRONTEND=noninteractive
+  log=$(mktemp)
+  trap 'rm -f "$log"' EXIT
+  if ! {
+    apt-get update -qq && apt-get install -qq --yes --no-install-recommends "${missing[@]}"
+  } >"$log" 2>&1; then
+    echo "Test bed: apt-get failed:" >&2
+    tail -n 20 "$log" >&2
+  fi
+  hash -r
+  lacking
+  [ ${#missing[@]} = 0 ] && echo "Test bed: ready" && exit 0
+fi
+
+echo "Test bed: missing ${missing[*]}. On Debian, as root: apt install ${missing[*]}" >&2
+if [ "${CI:-}" = true ]; then
+  echo "Test bed: CI=true, and nothing may be skipped there: this is a failure" >&2
+  exit 1
+fi
+echo "Test bed: the tests that need them are reported as skipped" >&2

@@ -1,0 +1,1 @@
+"""The project's test tools: a camera for machines without one, a crowd of viewers, and the frames that both use."""
