@@ -12,6 +12,7 @@ import logging
 import logging.config
 import os
 import resource
+import signal
 import socket
 import sys
 from collections.abc import Sequence
@@ -149,6 +150,8 @@ def _serve(config: Config, listener: socket.socket) -> int:
         log.warning("CAMDOCK_AUTH=off: everybody who reaches this port may look and touch")
     gc.collect()
     gc.freeze()  # what is there now stays: later collections pass over it, and are over sooner
+    # Once it has stopped, uvicorn raises the signal again that stopped it; SIGTERM's own answer is no exit status 0.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt):
         server.run(sockets=[listener])
     return 0

@@ -77,7 +77,9 @@ class SettingsChange(BaseModel):
     exposure_us: int | None = Field(
         None, ge=1, le=3_600_000_000, strict=True, description="microseconds; auto exposure goes off"
     )
-    gain: float | None = Field(None, ge=0, le=10_000, allow_inf_nan=False, description="linear factor, 1.0 = none")
+    gain: float | None = Field(
+        None, ge=0, le=10_000, strict=True, allow_inf_nan=False, description="linear factor, 1.0 = none"
+    )
     auto_exposure: bool | None = Field(None, strict=True, description="let the camera choose")
 
 

@@ -17,6 +17,7 @@ from camdock import api, metrics, problems, stream
 from camdock.auth import Gate
 from camdock.camera import Camera
 from camdock.config import Config
+from camdock.guard import Guard
 from camdock.pixels import Pixels
 from camdock.sender import Sender
 from camdock.settings import SettingsFile
@@ -31,10 +32,11 @@ Errors are problem documents (RFC 9457) with a stable `code` and a `hint`.
 
 def build(config: Config) -> FastAPI:
     """The whole service, not yet running: cameras start with the application's lifespan."""
-    pixels = Pixels()
+    guard = Guard()
+    pixels = Pixels(guard)
     cameras = {
         name: Camera(
-            name, source, SettingsFile(config.settings_path(name)), pixels, open_timeout_s=config.open_timeout_s
+            name, source, SettingsFile(config.settings_path(name)), pixels, guard, open_timeout_s=config.open_timeout_s
         )
         for name, source in config.cameras.items()
     }
@@ -43,7 +45,7 @@ def build(config: Config) -> FastAPI:
         title="Camdock",
         version=camdock.__version__,
         description=DESCRIPTION,
-        lifespan=_running(cameras, sender, pixels),
+        lifespan=_running(cameras, sender, pixels, guard),
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -58,7 +60,7 @@ def build(config: Config) -> FastAPI:
 
 
 def _running(
-    cameras: dict[str, Camera], sender: Sender, pixels: Pixels
+    cameras: dict[str, Camera], sender: Sender, pixels: Pixels, guard: Guard
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -70,5 +72,6 @@ def _running(
         finally:
             await sender.stop()
             await asyncio.gather(*(camera.stop() for camera in cameras.values()), pixels.stop())
+            guard.stop()
 
     return lifespan

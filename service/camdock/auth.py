@@ -10,9 +10,10 @@ import hmac
 import logging
 import re
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote_plus
 
 from fastapi import Request
+from starlette.datastructures import QueryParams
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from camdock.config import Config
@@ -20,7 +21,12 @@ from camdock.problems import problem_response
 
 PUBLIC = frozenset({"/health", "/health/live", "/health/ready", "/favicon.ico"})
 PUBLIC_BELOW = ("/web/",)
-_TOKEN_QUERY = re.compile(r"(?i)([?&;]token=)[^&;\s]*")
+_PARAMETER = re.compile(r"([?&;])([^=&;\s]*)=[^&;\s]*")
+
+
+def _without_token(parameter: re.Match[str]) -> str:
+    name = parameter[2]  # may be written in percent escapes, and is understood so
+    return f"{parameter[1]}{name}=***" if unquote_plus(name).lower() == "token" else parameter[0]
 
 
 class Gate:
@@ -76,14 +82,16 @@ class Gate:
         if kind.lower() == b"bearer" and hmac.compare_digest(sent.strip(), self._token):
             return True
         pairs = parse_qsl(query.decode("latin-1"), encoding="utf-8", errors="replace")
-        return any(hmac.compare_digest(value.encode(), self._token) for name, value in pairs if name == "token")
+        # A token has no spaces, so one that arrives was a plus sign that nobody wrote as %2B.
+        sent_here = (value.replace(" ", "+").encode() for name, value in pairs if name == "token")
+        return any(hmac.compare_digest(value, self._token) for value in sent_here)
 
     @staticmethod
     def _is_public(scope: Scope) -> bool:
         # "/" is the page without any picture on it; what it shows, it asks for with a token.
         path = scope["path"]
         if path == "/":
-            return b"action" not in scope["query_string"]
+            return "action" not in QueryParams(scope["query_string"])
         return path in PUBLIC or path.startswith(PUBLIC_BELOW)
 
 
@@ -99,7 +107,7 @@ class WithoutToken(logging.Filter):
         """Rewrite the record; never drops one."""
 
         def clean(value: Any) -> Any:
-            return _TOKEN_QUERY.sub(r"\1***", value) if isinstance(value, str) else value
+            return _PARAMETER.sub(_without_token, value) if isinstance(value, str) else value
 
         if isinstance(record.args, tuple):
             record.args = tuple(map(clean, record.args))

@@ -21,6 +21,7 @@ from camdock.broadcast import Broadcast
 from camdock.child import Child
 from camdock.errors import CameraError, SourceMissing, SourceStalled, from_code
 from camdock.frame import Frame
+from camdock.guard import Guard
 from camdock.settings import Limits, Settings, SettingsFile
 from camdock.source import Source
 from camdock.wire import Kind, Message
@@ -107,22 +108,21 @@ class Status:
 class _Session:
     """What is known of the worker that runs now.
 
-    due      monotonic seconds by which it must have done what is awaited; empty `awaited` means a picture
+    awaited  what it owes, for people; empty means its next picture
     """
 
     worker: Child
-    due: float = 0.0
     waiting_since: float = 0.0
     awaited: str = ""
     exposure_s: float = 0.0
     interval_s: float = 0.0
     drops: Counter[str] = field(default_factory=Counter)
 
-    def wait(self, within_s: float, awaited: str = "") -> None:
-        """Await the next step."""
+    def expect(self, within_s: float, awaited: str = "") -> None:
+        """It owes its next step within so many seconds."""
         self.waiting_since = time.monotonic()
-        self.due = self.waiting_since + within_s
         self.awaited = awaited
+        self.worker.expect(within_s)
 
 
 class Camera:
@@ -134,6 +134,7 @@ class Camera:
         source: Source,
         settings_file: SettingsFile,
         painter: NoticePainter,
+        guard: Guard,
         *,
         open_timeout_s: float = 5.0,
     ) -> None:
@@ -142,6 +143,7 @@ class Camera:
         self.broadcast = Broadcast()
         self._settings_file = settings_file
         self._painter = painter
+        self._guard = guard
         self._open_timeout_s = open_timeout_s
         self._backoff = Backoff()
         self._wanted = Settings()
@@ -197,15 +199,15 @@ class Camera:
 
     async def _serve(self) -> None:
         """One worker from its start to its end; always leaves by a CameraError or by being cancelled."""
-        worker = Child("camdock.worker", self.name, self._dispatch, self.source.scrub)
+        worker = Child("camdock.worker", self.name, self._guard, self._dispatch, self.source.scrub)
         self._session = session = _Session(worker)
-        session.wait(HELLO_WITHIN_S, "to load its driver")
+        session.expect(HELLO_WITHIN_S, "to load its driver")
         try:
             async with worker:
                 start = {"source": self._resolved or self.source.text, "first_seq": self._seq + 1}
                 await worker.send(wire.pack(Kind.START, start | {"wanted": self._wanted.given()}))
                 try:
-                    await worker.watch(lambda: session.due)
+                    await worker.watch()
                 except TimeoutError:
                     raise self._stalled(session) from None
         finally:
@@ -251,7 +253,7 @@ class Camera:
             case Kind.FRAME:
                 self._on_frame(session, message)
             case Kind.HELLO:
-                session.wait(self._open_timeout_s, "to open")
+                session.expect(self._open_timeout_s, "to open")
             case Kind.READY:
                 self._on_ready(session, message.meta)
             case Kind.APPLIED:
@@ -280,7 +282,7 @@ class Camera:
             log.warning("%s: the kept settings are not used: %s", self.name, meta["refused"])
         session.interval_s = 1 / self._fps_promised if self._fps_promised else 0.0
         first_s = max(FIRST_FRAME_WITHIN_S + session.exposure_s, self._deadline_s(session))
-        session.wait(first_s, "to give its first picture")
+        session.expect(first_s, "to give its first picture")
         log.info("%s: open: %s, %dx%d %s", self.name, self._device, *self._size, self._format)
 
     def _on_frame(self, session: _Session, message: Message) -> None:
@@ -301,7 +303,7 @@ class Camera:
             passed = min(1.0 + session.interval_s, max(0.0, (captured_ns - self._last_captured_ns) / 1e9))
             session.interval_s += (passed - session.interval_s) / 16 if session.interval_s else passed
         self._last_captured_ns = captured_ns
-        session.wait(self._deadline_s(session))
+        session.expect(self._deadline_s(session))
         self.broadcast.publish(
             Frame.of(
                 message.blob,

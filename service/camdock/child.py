@@ -23,6 +23,7 @@ from typing import NoReturn, Self
 
 from camdock import wire
 from camdock.errors import SourceStalled, WorkerDied
+from camdock.guard import Guard
 from camdock.wire import Message
 
 log = logging.getLogger("camdock")
@@ -42,14 +43,22 @@ class Child:
     """
 
     def __init__(
-        self, module: str, label: str, on_message: Callable[[Message], None], scrub: Callable[[str], str] = str
+        self,
+        module: str,
+        label: str,
+        guard: Guard,
+        on_message: Callable[[Message], None],
+        scrub: Callable[[str], str] = str,
     ) -> None:
+        self._guard = guard
         self._module = module
         self._label = label
         self._on_message = on_message
         self._scrub = scrub
         self._unpacker = wire.Unpacker()
-        self._ended: asyncio.Event = asyncio.Event()  # nothing more will come
+        self._due = self._watched_until = float("inf")
+        self._wake = asyncio.Event()
+        self._ended = False  # nothing more will come
         self._why_ended = ""
         self._raised: Exception | None = None
         self._log_line = b""
@@ -80,6 +89,7 @@ class Child:
         finally:
             os.close(frames_out)
             os.close(log_out)
+        self._guard.hold(self._process.pid)
         assert self._process.stdin is not None
         self._orders = self._process.stdin.fileno()
         self._frames, self._log = frames_in, log_in
@@ -151,6 +161,7 @@ class Child:
     def _release(self) -> None:
         self._kill()
         self._process.wait()
+        self._guard.let_go(self._process.pid)
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1
@@ -171,24 +182,31 @@ class Child:
 
     # --- from the child -------------------------------------------------------------------------------------------
 
-    async def watch(self, due: Callable[[], float]) -> NoReturn:
-        """Deliver messages for as long as the child keeps to its deadline.
+    def expect(self, within_s: float) -> None:
+        """It owes its next message, or step, within so many seconds from now."""
+        self._due = time.monotonic() + within_s
+        if self._due < self._watched_until:
+            self._wake.set()
 
-        due     the monotonic time by which it must have sent what it owes; asked anew whenever the last answer passes
+    async def watch(self) -> NoReturn:
+        """Deliver messages for as long as the child keeps to what `expect` says.
+
         raises  TimeoutError when it owes something, WorkerDied when it ended, or what on_message raised
 
         The pipe is read once more before the deadline is called missed: a busy API must not kill a healthy worker.
         """
-        while not self._ended.is_set():
-            left = due() - time.monotonic()
+        while not self._ended:
+            self._watched_until = self._due
+            left = self._due - time.monotonic()
             if left <= 0 and not self._is_readable():
                 raise TimeoutError
             if left <= 0:
                 self._on_frames()
                 continue
+            self._wake.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(left):
-                    await self._ended.wait()
+                    await self._wake.wait()
         if self._raised is not None:
             raise self._raised
         raise await self._death()
@@ -214,7 +232,8 @@ class Child:
     def _end_reading(self, why: str) -> None:
         self._loop.remove_reader(self._frames)
         self._why_ended = why
-        self._ended.set()
+        self._ended = True
+        self._wake.set()
 
     def _on_exit(self) -> None:
         self._loop.remove_reader(self._pidfd)
@@ -223,9 +242,9 @@ class Child:
 
     def _drain_frames(self) -> None:
         """What it wrote before it ended; a child of it may hold the pipe open, so no end of file is waited for."""
-        while not self._ended.is_set() and self._is_readable():
+        while not self._ended and self._is_readable():
             self._on_frames()
-        if not self._ended.is_set():
+        if not self._ended:
             self._end_reading("")
 
     async def _death(self) -> WorkerDied:

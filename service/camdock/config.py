@@ -120,7 +120,7 @@ class Config(BaseSettings):
     @property
     def hosts(self) -> tuple[str, ...]:
         """Patterns that a Host header must match; ("*",) where any will do."""
-        return self.allowed_hosts or (LOOPBACK_NAMES if self.is_loopback else ("*",))
+        return self.allowed_hosts or ((*LOOPBACK_NAMES, self.host.lower()) if self.is_loopback else ("*",))
 
     def settings_path(self, camera: str) -> Path:
         """Where the wanted settings of one camera are kept."""

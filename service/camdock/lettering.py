@@ -31,7 +31,9 @@ def wrapped(text: str, height: int, width: int) -> list[str]:
             lines[-1] = candidate
             continue
         while font(height).getlength(word) > width and len(word) > 1:
-            fits = max(1, int(len(word) * width / font(height).getlength(word)))
+            fits = len(word) - 1
+            while fits > 1 and font(height).getlength(word[:fits]) > width:
+                fits = max(1, min(fits - 1, int(fits * width / font(height).getlength(word[:fits]))))
             lines.append(word[:fits])
             word = word[fits:]
         lines.append(word)

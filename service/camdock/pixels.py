@@ -8,13 +8,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from camdock import wire
 from camdock.child import Child
 from camdock.errors import CameraError, ImageUnreadable, SourceStalled
+from camdock.guard import Guard
 from camdock.wire import Kind, Message
 
 log = logging.getLogger("camdock")
@@ -26,7 +26,8 @@ NOTICE_WITHIN_S = 2.0
 class Pixels:
     """One process, one operation at a time, each within its deadline. Started when first needed."""
 
-    def __init__(self) -> None:
+    def __init__(self, guard: Guard) -> None:
+        self._guard = guard
         self._turn = asyncio.Lock()
         self._child: Child | None = None
         self._next: asyncio.Future[tuple[Mapping[str, Any], bytes]]
@@ -43,7 +44,7 @@ class Pixels:
             try:
                 child = await self._running()
                 await child.send(wire.pack(Kind.RUN, {"operation": operation, "arguments": dict(arguments)}, picture))
-                answer, output = await self._answer(child, time.monotonic() + within_s)
+                answer, output = await self._answer(child, within_s)
             except TimeoutError:
                 error = SourceStalled(f"{operation} took longer than {within_s:g} s")
                 await self._drop(error)
@@ -56,10 +57,11 @@ class Pixels:
             raise ImageUnreadable(str(problem))
         return output
 
-    async def _answer(self, child: Child, due: float) -> tuple[Mapping[str, Any], bytes]:
+    async def _answer(self, child: Child, within_s: float) -> tuple[Mapping[str, Any], bytes]:
         """The next message of the process. Raises TimeoutError, WorkerDied."""
+        child.expect(within_s)
         self._next = asyncio.get_running_loop().create_future()
-        watch: asyncio.Task[NoReturn] = asyncio.create_task(child.watch(lambda: due))
+        watch: asyncio.Task[NoReturn] = asyncio.create_task(child.watch())
         try:
             await asyncio.wait((self._next, watch), return_when=asyncio.FIRST_COMPLETED)
             return self._next.result() if self._next.done() else watch.result()
@@ -86,9 +88,9 @@ class Pixels:
 
     async def _running(self) -> Child:
         if self._child is None:
-            child = Child("camdock.pixelsworker", "pixels", self._on_message)
+            child = Child("camdock.pixelsworker", "pixels", self._guard, self._on_message)
             self._child = await child.__aenter__()
-            await self._answer(child, time.monotonic() + START_WITHIN_S)  # its HELLO
+            await self._answer(child, START_WITHIN_S)  # its HELLO
         return self._child
 
     async def _drop(self, error: BaseException | None) -> None:

@@ -128,13 +128,17 @@ class Sender:
 
     def _offer(self, viewer: Viewer, now: float) -> bool:
         """Write the newest part if there is one and room for it; False when the viewer is left behind."""
-        if viewer.transport.is_closing() or not viewer.subscriber.is_behind:
+        if viewer.transport.is_closing():
+            # Its last part is on the way; who does not take that is stuck as well.
+            if viewer.frames_left == 0 and now - viewer.room_at > self._send_timeout_s:
+                self._drop(viewer)
+            return True
+        if not viewer.subscriber.is_behind:
             return True
         if not viewer.has_room():
             # Its deadline counts from the last time it had room.
             if now - viewer.room_at > self._send_timeout_s:
-                self.dropped_stuck += 1
-                viewer.transport.abort()
+                self._drop(viewer)
             return False
         viewer.room_at = now
         frame = viewer.subscriber.take()
@@ -149,3 +153,8 @@ class Sender:
             viewer.transport.write(frame.last_part)
             viewer.transport.close()
         return True
+
+    def _drop(self, viewer: Viewer) -> None:
+        viewer.frames_left = None
+        self.dropped_stuck += 1
+        viewer.transport.abort()

@@ -12,6 +12,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 DOOR = "camdock.door"
+LARGEST_HEAD = 64 << 10  # bytes; the parser has no limit of its own
 
 
 class Door:
@@ -31,6 +32,7 @@ class Door:
         """
         protocol = self._protocol
         if self.transport.is_closing() or protocol.door is not None:
+            self.lost()
             return False
         protocol.door = self
         protocol.cycle = self._cycle  # a pipelined request has put its own here
@@ -38,6 +40,11 @@ class Door:
         protocol.flow.resume_reading()
         self._cycle.chunked_encoding = False
         return True
+
+    @property
+    def answered(self) -> bool:
+        """Whether its whole response has been written."""
+        return bool(self._cycle.response_complete)
 
     def lost(self) -> None:
         """The connection is gone, whoever closed it."""
@@ -51,30 +58,60 @@ class DoorProtocol(HttpToolsProtocol):
     """uvicorn's HTTP protocol, with a Door in the scope of every request."""
 
     door: Door | None = None
+    deaf = False  # garbage came behind a request: that one is answered, nothing more is read
+    unanswered: tuple[Door, ...] = ()
+    head_bytes: int | None = None  # so many came of a head that is not whole
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        super().on_message_begin()
+        self.head_bytes = 0
 
     def on_headers_complete(self) -> None:
         """Put the door beside the request that has just been understood; its task runs later."""
+        self.head_bytes = None
         before = self.cycle
         super().on_headers_complete()
         if self.cycle is not before:
-            extensions: dict[str, Any] = {DOOR: Door(self, self.cycle)}
+            door = Door(self, self.cycle)
+            extensions: dict[str, Any] = {DOOR: door}
             self.scope["extensions"] = extensions
+            self.unanswered = (*(other for other in self.unanswered if not other.answered), door)
 
     def data_received(self, data: bytes) -> None:
-        """Ignore what a viewer still sends."""
-        if self.door is None:
-            super().data_received(data)
+        """Ignore what a viewer still sends, and end a head that does not end."""
+        if self.door is not None or self.deaf:
+            return
+        super().data_received(data)
+        if self.head_bytes is not None and not self.transport.is_closing():
+            self.head_bytes += len(data)
+            if self.head_bytes > LARGEST_HEAD:
+                self.send_400_response("The head of the request is too long.")
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        """A client that has said all it wants to say still gets its answer."""
+        """A client that has said all it wants to say still gets its answer; half a request gets none."""
+        return self.door is not None or self._is_last()
+
+    def send_400_response(self, msg: str) -> None:
+        """Garbage; behind a whole request it does not take that one's answer away."""
+        if self._is_last():
+            self.deaf = True
+        else:
+            super().send_400_response(msg)
+
+    def _is_last(self) -> bool:
+        """Whether a whole request waits for its answer; the connection then closes behind that."""
         cycle: Any = self.cycle  # None before the first request, whatever uvicorn's annotation says
-        return self.door is not None or (cycle is not None and not cycle.response_complete)
+        if cycle is None or cycle.response_complete or cycle.more_body:
+            return False
+        cycle.keep_alive = False
+        return True
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the stream that its viewer is gone."""
+        """Tell every request that its client is gone; uvicorn tells the last one only."""
         super().connection_lost(exc)
-        if self.door is not None:
-            self.door.lost()
+        for door in self.unanswered:
+            door.lost()
 
     def shutdown(self) -> None:
         """The service stops: a stream never ends by itself, and a stuck viewer never takes what is left."""

@@ -73,7 +73,7 @@ class Limits:
                 )
             if isinstance(able, tuple) and not able[0] <= value <= able[1]:
                 raise SettingOutOfRange(
-                    f"{name}={value:g} lies outside what {thing} can do", f"from {able[0]:g} to {able[1]:g}"
+                    f"{name}={value} lies outside what {thing} can do", f"from {able[0]} to {able[1]}"
                 )
 
     @classmethod

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 HIDDEN = "***"
 LARGEST_SIDE = 16384  # pixels; beyond this a JPEG decoder refuses anyway (65500) and memory is the limit
@@ -141,6 +141,8 @@ KINDS: dict[str, Kind] = {
             "busy": Option(_yes, "fault: another process holds it"),
             "denied": Option(_yes, "fault: no permission"),
             "gone": Option(_text, "fault: unplugged while this file exists"),
+            "spawn": Option(_yes, "fault: starts a child process, as some drivers do"),
+            "chatter": Option(_yes, "fault: floods its log"),
             "block_on": Option(_text, "fault: a read of this file blocks in the kernel"),
         },
         needs_target=False,
@@ -218,10 +220,15 @@ class Source:
         is_url = re.match(r"(?i)[a-z][a-z0-9+.-]*://", rest) is not None
         target, _, query = rest.partition("#" if is_url else "?")
         if not target and known.needs_target:
-            raise SourceInvalid(f"the source {text!r} lacks {known.target}; for example {known.example}")
+            raise SourceInvalid(f"the source {redact(text)!r} lacks {known.target}; for example {known.example}")
+        if is_url and not _is_address(target):
+            raise SourceInvalid(
+                f"{kind}: the address cannot be split into host, port and path; in a user or a password write "
+                "/ as %2F, ? as %3F, # as %23, @ as %40"
+            )
         if target and not known.target:
             raise SourceInvalid(f"nothing stands between {kind}: and its ?options; for example {known.example}")
-        if kind == "relay" and not re.match(r"(?i)https?://[^/]", target):
+        if kind == "relay" and not (re.match(r"(?i)https?://", target) and urlsplit(target).hostname):
             raise SourceInvalid(f"relay: needs an http:// or https:// address; for example {known.example}")
         return cls(kind, target, _options(kind, known, query), text if colon else kind)
 
@@ -234,8 +241,14 @@ class Source:
     def secrets(self) -> frozenset[str]:
         """Every credential that stands in the string, raw and decoded."""
         found = {match[2] for match in _SECRET_QUERY.finditer(self.text)}
-        found |= {secret for match in _USERINFO.finditer(self.text) for secret in [match[2], *match[2].split(":")[1:]]}
-        return frozenset(found | {unquote(secret) for secret in found})
+        found |= {
+            secret for match in _USERINFO.finditer(self.text) for secret in (match[2], match[2].partition(":")[2])
+        }
+        found |= {unquote(secret) for secret in found}
+        found |= {
+            quote(secret, safe) for secret in found for safe in ("", "/")
+        }  # as libraries write it into an address
+        return frozenset(filter(None, found))
 
     def scrub(self, message: str) -> str:
         """`message` (a driver's, say) with the credentials of this source taken out."""
@@ -253,7 +266,7 @@ def _unknown_kind(kind: str, text: str) -> str:
     if not kind:
         return "a source is missing; for example " + KINDS["v4l2"].example
     if kind.startswith("/dev/"):
-        return f"{redact(text)!r} lacks its kind: v4l2:{text}"
+        return f"{redact(text)!r} lacks its kind: v4l2:{redact(text)}"
     if kind in ("http", "https"):
         return f"{redact(text)!r} lacks its kind: relay:{redact(text)} (MJPEG) or opencv:{redact(text)} (anything else)"
     if kind in ("rtsp", "file"):
@@ -261,6 +274,13 @@ def _unknown_kind(kind: str, text: str) -> str:
     near = difflib.get_close_matches(kind, KINDS, 1)
     meant = f"; did you mean {near[0]}:?" if near else ""
     return f"there is no kind of source called {kind!r}{meant} Known: {', '.join(KINDS)}"
+
+
+def _is_address(url: str) -> bool:
+    try:
+        return urlsplit(url).port != 0
+    except ValueError:  # a port that is no number, half an IPv6 address
+        return False
 
 
 def _options(kind: str, known: Kind, query: str) -> dict[str, Any]:
@@ -291,7 +311,7 @@ def parse_sources(text: str) -> dict[str, Source]:
         name, equals, source = item.partition("=")
         if not equals or not _NAME.fullmatch(name):
             raise SourceInvalid(
-                f"{redact(item)!r} is not NAME=SOURCE (a name has small letters, digits, - and _); "
+                f"{redact(item.partition('://')[0])!r} is not NAME=SOURCE (a name has small letters, digits, - and _); "
                 'for example CAMDOCK_SOURCES="front=v4l2:/dev/video0 nest=synthetic:"'
             )
         if name in sources:
@@ -304,7 +324,7 @@ def parse_sources(text: str) -> dict[str, Source]:
 
 def device_path(target: str) -> str:
     """The path of a V4L2 device given as a path, as a number, or as a name of /dev/v4l/by-id (by-path too)."""
-    if target.isdigit():
+    if target.isdecimal():
         return f"/dev/video{int(target)}"
     if target.startswith("/"):
         return target

@@ -62,9 +62,10 @@ class MjpegResponse(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one viewer."""
         door: Door | None = scope.get("extensions", {}).get(DOOR)
-        by_hand = door is not None and door.take()
+        if door is not None and not door.take():
+            return  # the viewer has left
         await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
-        if door is not None and by_hand:
+        if door is not None:
             door.transport.write(DELIMITER)
             await self._sender.serve(self._broadcast, door.transport, door.left, self._frames)
         else:

@@ -119,7 +119,7 @@ class Unpacker:
             self._begin = end
             try:
                 meta = json.loads(self._buffer[meta_at:blob_at])
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise WireBroken("meta that is no JSON") from error
             if not isinstance(meta, dict):
                 raise WireBroken("meta that is no JSON object")

@@ -58,6 +58,7 @@ class Parts:
                 yield body
 
     def _take_head(self) -> bool:
+        del self._buffer[: len(self._buffer) - len(self._buffer.lstrip())]  # blank lines between the parts
         ends = [(at, len(mark)) for mark in (b"\r\n\r\n", b"\n\n") if (at := self._buffer.find(mark)) >= 0]
         if not ends:
             if len(self._buffer) > LARGEST_HEAD:
@@ -69,12 +70,9 @@ class Parts:
         for line in head.splitlines():
             name, colon, value = line.partition(b":")
             if colon and name.strip().lower() == b"content-length" and value.strip().isdigit():
-                self._length = int(value)
+                self._length = int(value.strip()[:19])
         if self._length is not None and self._length > LARGEST_JPEG:
             raise PartsBroken(f"a part of {self._length} bytes")
-        if not head.strip():
-            del self._buffer[: at + mark_length]
-            return self._take_head()
         del self._buffer[: at + mark_length]
         self._in_body, self._searched = True, 0
         return True
@@ -92,7 +90,8 @@ class Parts:
             if len(self._buffer) > LARGEST_JPEG:
                 raise PartsBroken("a part does not end")
             return None
-        body = bytes(self._buffer[:at]).rstrip(b"\r\n")
+        # A boundary parameter that brings its own dashes may stand behind two more: they are no part of the body.
+        body = bytes(self._buffer[:at]).removesuffix(b"--").rstrip(b"\r\n")
         del self._buffer[:at]
         return body
 

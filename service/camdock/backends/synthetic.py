@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,8 @@ class Synthetic(Backend):
         if options.get("denied"):
             raise SourceDenied("the synthetic camera was told to refuse", "take denied out of the source")
         self._check_plugged()
+        if options.get("spawn"):
+            subprocess.Popen(["/bin/sleep", "1000"])
         self._draw_card()
         self.due = time.monotonic()
         return Opened(self.source.redacted, "synthetic test card", self.size, self.fps, self.format)
@@ -93,7 +96,7 @@ class Synthetic(Backend):
         draw.text((unit // 2, 16 + unit * 3 // 2), label, (232, 163, 23), font(max(9, unit * 2 // 3)))
         y, cb, cr = card.convert("YCbCr").split()
         self.y = np.array(y)
-        self.chroma = [np.array(plane.resize((width // 2, height // 2))) for plane in (cb, cr)]
+        self.chroma = [np.array(plane.resize(((width + 1) // 2, (height + 1) // 2))) for plane in (cb, cr)]
         self.rgb = np.array(card)
         self.glyphs = {}
         for glyph in GLYPHS:
@@ -172,6 +175,8 @@ class Synthetic(Backend):
             self.wire_fault = "half_frame"
         if due("garbage_after"):
             self.wire_fault = "garbage"
+        if options.get("chatter"):
+            print("\n".join(f"driver: debug {count} {line}" for line in range(500)), flush=True)
         if "block_on" in options and count >= 1:
             Path(options["block_on"]).read_bytes()
 

@@ -65,7 +65,7 @@ export class Card {
     this.#fact("Picture's age", age(camera.age_s));
     this.#fact("Viewers", String(camera.viewers));
     this.#fact("Format", camera.format);
-    this.#fact("Device", camera.device || camera.source);
+    this.#fact(camera.device ? "Device" : "Source", camera.device || camera.source, "device");
     this.#fact(`${stateWord(camera.state)} for`, duration(Math.max(0, Date.now() / 1000 - camera.since)), "since");
     this.#fact("Interruptions", Object.keys(restarts).length ? counted(restarts, reasonWords) : "");
     this.#fact("Thrown away", Object.keys(drops).length ? counted(drops, reasonWords) : "");

@@ -1,6 +1,6 @@
 // /docs: the API's description (/openapi.json) for people.
 
-import { address, ask, refusal, takeToken, token } from "./token.js";
+import { address, ask, linkTo, refusal, takeToken, token } from "./token.js";
 
 const find = (id) => document.getElementById(id);
 const METHODS = ["get", "put", "post", "patch", "delete"];
@@ -21,6 +21,7 @@ async function main() {
     return showProblem("The service does not answer. Load this page again once it does.");
   }
   schemas = description.components?.schemas ?? {};
+  find("raw").href = linkTo("openapi.json");
   find("version").textContent = description.info.version;
   showStart(description.info.description);
   for (const [tag, operations] of groups(description.paths)) showGroup(tag, operations);

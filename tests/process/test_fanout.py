@@ -1,0 +1,207 @@
+"""Many viewers, slow ones, stuck ones, and the end of the service while they look."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import selectors
+import signal
+import socket
+import statistics
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.process.conftest import StartService
+from tests.tools.raw import connect, open_files, request, until_nobody_looks
+from tests.tools.service import Picture, Service, Viewer, until
+
+STREAM = request("/stream")
+TIMEOUT_S = 1  # CAMDOCK_SEND_TIMEOUT_S
+
+
+class Watching:
+    """A viewer in a thread of its own; `pace_s` is how long it looks at every picture."""
+
+    def __init__(self, service: Service, pace_s: float = 0) -> None:
+        self.pictures: list[Picture] = []
+        self.ages: list[float] = []
+        self.failed: list[BaseException] = []
+        self.over = threading.Event()
+        self._viewer = service.stream()
+        self._pace_s = pace_s
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        try:
+            for picture in self._viewer:
+                self.ages.append(time.time() - float(picture.headers["x-timestamp"]))
+                self.pictures.append(picture)
+                if self.over.wait(self._pace_s):
+                    return
+        except (AssertionError, OSError) as error:
+            self.failed.append(error)
+
+    @property
+    def stamps(self) -> list[float]:
+        """When its pictures were taken."""
+        return [float(picture.headers["x-timestamp"]) for picture in self.pictures]
+
+    def __enter__(self) -> Watching:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.over.set()
+        self._thread.join(10)
+        self._viewer.close()
+
+
+@contextlib.contextmanager
+def stuck(service: Service, path: str = "/stream") -> Iterator[socket.socket]:
+    """A viewer that never reads, with little room."""
+    with connect(service.port, request(path), receive_buffer=4096) as client:
+        yield client
+
+
+def stuck_viewers(service: Service) -> int:
+    """How many the service dropped, as its metrics say."""
+    lines = service.get("/metrics").body.decode().splitlines()
+    return next(int(float(line.split()[1])) for line in lines if line.startswith("camdock_stuck_viewers_total "))
+
+
+def test_a_stuck_viewer_does_not_slow_the_others_and_is_dropped(start: StartService) -> None:
+    service = start("synthetic:?size=640x480&fps=30", CAMDOCK_SEND_TIMEOUT_S=str(TIMEOUT_S))
+    service.until_state("live")
+    with Watching(service) as good, Watching(service, pace_s=TIMEOUT_S * 0.6) as slow:
+        until(lambda: len(good.pictures) > 10, 10, "pictures")
+        with stuck(service):
+            began = time.monotonic()
+            seq = service.camera()["seq"]
+            seen = len(good.pictures)
+            until(lambda: stuck_viewers(service), TIMEOUT_S + 4, "the stuck viewer is dropped")
+            assert time.monotonic() - began > TIMEOUT_S * 0.8, "dropped before its time"
+            made = service.camera()["seq"] - seq
+            assert len(good.pictures) - seen > made * 0.8, "the good viewer lost pictures"
+        # The slow one takes its time over every picture, but it does read.
+        until(lambda: len(slow.pictures) >= 6, 20, "the slow viewer is kept")
+        assert stuck_viewers(service) == 1
+        assert service.camera()["viewers"] == 2
+        assert good.failed == slow.failed == []
+        gaps = [later - earlier for earlier, later in zip(good.stamps, good.stamps[1:], strict=False)]
+        assert min(gaps) > 0, "out of order, or twice"
+        assert max(gaps) < 1, "it stood still"
+
+
+def test_the_time_out_counts_from_the_last_time_there_was_room(start: StartService) -> None:
+    service = start("synthetic:?size=640x480&fps=30", CAMDOCK_SEND_TIMEOUT_S=str(TIMEOUT_S))
+    service.until_state("live")
+    with connect(service.port, STREAM, receive_buffer=4096) as client, Viewer.on(client) as viewing:
+        began = time.monotonic()
+        while time.monotonic() - began < TIMEOUT_S * 2:  # longer than the time-out
+            assert viewing.take(1)
+        stopped = time.monotonic()
+        assert stuck_viewers(service) == 0, "counted from when it came"
+        until(lambda: stuck_viewers(service), TIMEOUT_S + 4, "the stuck viewer is dropped")
+        assert time.monotonic() - stopped > TIMEOUT_S * 0.7, "counted from when it came"
+
+
+def test_a_viewer_stuck_in_its_last_picture_is_dropped_too(start: StartService) -> None:
+    service = start("synthetic:?size=4000x3000&fps=2&format=RGB&quality=100", CAMDOCK_SEND_TIMEOUT_S=str(TIMEOUT_S))
+    service.until_state("live")
+    service.get("/metrics")
+    files = open_files(service)
+    with stuck(service, "/stream?frames=1"):
+        until(lambda: service.camera()["viewers"] == 1, 5, "it looks")
+        until(lambda: stuck_viewers(service), TIMEOUT_S + 6, "it is dropped")
+        until_nobody_looks(service, files)
+
+
+def test_a_slow_viewer_gets_the_newest_pictures_in_order(start: StartService) -> None:
+    service = start("synthetic:?size=1280x720&fps=30")
+    service.until_state("live")
+    seq = service.camera()["seq"]
+    with Watching(service, pace_s=0.2) as slow:
+        until(lambda: len(slow.pictures) >= 25, 20, "25 pictures at 5 a second")
+    made = service.camera()["seq"] - seq
+    assert slow.failed == []
+    assert slow.stamps == sorted(set(slow.stamps)), "out of order, or twice"
+    assert len(slow.pictures) < made * 0.6, "nothing was skipped"
+    # Two or three pictures fit what its own kernel takes. Megabytes fit ours, seconds of them: has_room() sees to that.
+    late = slow.ages[len(slow.ages) // 2 :]
+    print(late, len(slow.pictures[0].jpeg))
+    assert statistics.median(late) < 1.2, f"old pictures: {[round(age, 2) for age in slow.ages]}"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_fifty_streams_do_not_hold_up_the_end(start: StartService, number: signal.Signals) -> None:
+    service = start("synthetic:?size=1920x1080&fps=15")
+    service.until_state("live")
+    with contextlib.ExitStack() as stack:
+        viewers = [stack.enter_context(service.stream()) for _ in range(48)]
+        for viewing in viewers:
+            assert viewing.take(1)
+        stack.enter_context(stuck(service))
+        half = stack.enter_context(connect(service.port, STREAM))
+        half.shutdown(socket.SHUT_WR)
+        idle = stack.enter_context(connect(service.port))
+        until(lambda: service.camera()["viewers"] == 50, 5, "all look")
+        worker = service.worker()
+        began = time.monotonic()
+        service.signal(number)
+        status = service.process.wait(10)
+        took = time.monotonic() - began
+        for viewing in viewers:
+            with contextlib.suppress(ConnectionResetError):
+                while viewing.file.read(1 << 16):
+                    pass
+        idle.recv(1)
+    assert took < 3, f"{took:.1f} s; log:\n{service.log}"
+    assert status == 0
+    assert "Traceback" not in service.log, service.log
+    assert "ERROR" not in service.log, service.log
+    assert not worker.is_running()
+
+
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """Room for a few thousand sockets in this process."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(4096, hard)), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("many_files")
+def test_a_thousand_viewers_all_get_pictures(start: StartService) -> None:
+    service = start("synthetic:?size=160x120&fps=10")
+    service.until_state("live")
+    files = open_files(service)
+    delimiter = b"\r\n--boundarydonotcross\r\n"
+    with contextlib.ExitStack() as stack, selectors.DefaultSelector() as selector:
+        got: dict[int, int] = {}
+        tails: dict[int, bytes] = {}
+        for _ in range(1000):
+            client = stack.enter_context(connect(service.port, STREAM))
+            client.setblocking(False)
+            got[client.fileno()] = 0
+            tails[client.fileno()] = b""
+            selector.register(client, selectors.EVENT_READ)
+        due = time.monotonic() + 30
+        while min(got.values()) < 4:
+            assert time.monotonic() < due, f"{sum(count < 4 for count in got.values())} viewers without 4 pictures"
+            for key, _ in selector.select(1):
+                more = key.fileobj.recv(1 << 16)  # type: ignore[union-attr]
+                assert more, "a viewer was dropped"
+                data = tails[key.fd] + more
+                got[key.fd] += data.count(delimiter)
+                tails[key.fd] = data[-len(delimiter) + 1 :]
+        assert service.camera()["viewers"] == 1000
+        assert service.get("/health/live", timeout_s=5).status == 200
+    until_nobody_looks(service, files, 20)
+    assert stuck_viewers(service) == 0
+    assert "Traceback" not in service.log, service.log[-4000:]
+    assert os.path.isdir(f"/proc/{service.process.pid}")

@@ -1,0 +1,232 @@
+"""Every environment variable, the open door that is refused, and no secret where it can be read."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from camdock.config import Config, ConfigInvalid, read_config, variables
+
+TOKEN = "hunter2-hunter2"
+
+
+@pytest.fixture(autouse=True)
+def _nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in list(os.environ):
+        if name.startswith("CAMDOCK_") or name in ("HOST", "PORT", "XDG_STATE_HOME"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+
+
+def given(monkeypatch: pytest.MonkeyPatch, **environment: str) -> Config:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    return read_config()
+
+
+def refused(monkeypatch: pytest.MonkeyPatch, **environment: str) -> str:
+    with pytest.raises(ConfigInvalid) as caught:
+        given(monkeypatch, **environment)
+    return str(caught.value)
+
+
+# --- every variable ---------------------------------------------------------------------------------------------------
+
+
+def test_without_any_variable_the_first_camera_is_served_to_this_machine_only(tmp_path: Path) -> None:
+    config = read_config()
+    assert [(name, source.kind) for name, source in config.cameras.items()] == [("camera", "auto")]
+    assert (config.host, config.port, config.is_loopback) == ("127.0.0.1", 8000, True)
+    assert (config.token, config.auth, config.log_level) == (None, "on", "info")
+    assert (config.open_timeout_s, config.send_timeout_s) == (5.0, 10.0)
+    assert config.settings_path("front") == tmp_path / ".local/state/camdock/front.json"
+
+
+# name of the variable -> a value that is not the default, and what the field then is
+VALUES: dict[str, tuple[str, object]] = {
+    "CAMDOCK_SOURCE": ("synthetic:?fps=5", "synthetic:?fps=5"),
+    "CAMDOCK_SOURCES": ("a=synthetic: b=auto", "a=synthetic: b=auto"),
+    "CAMDOCK_HOST": ("127.0.0.2", "127.0.0.2"),
+    "CAMDOCK_PORT": ("8080", 8080),
+    "CAMDOCK_TOKEN": (TOKEN, TOKEN),
+    "CAMDOCK_AUTH": ("OFF", "off"),
+    "CAMDOCK_ALLOWED_HOSTS": (" Cam.lan, *.example.org ,,", ("cam.lan", "*.example.org")),
+    "CAMDOCK_STATE_DIR": ("/somewhere/else", Path("/somewhere/else")),
+    "CAMDOCK_OPEN_TIMEOUT_S": ("2.5", 2.5),
+    "CAMDOCK_SEND_TIMEOUT_S": ("60", 60.0),
+    "CAMDOCK_LOG_LEVEL": ("Debug", "debug"),
+}
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_a_variable_sets_its_field(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    text, value = VALUES[name]
+    config = given(monkeypatch, **{name: text})
+    field = getattr(config, name.removeprefix("CAMDOCK_").lower())
+    assert (field.get_secret_value() if name == "CAMDOCK_TOKEN" else field) == value
+    assert field != Config.model_fields[name.removeprefix("CAMDOCK_").lower()].default
+
+
+def test_every_variable_is_tried_above_and_described() -> None:
+    described = {name: text for name, _default, text in variables()}
+    assert set(described) == set(VALUES)
+    assert all(len(text) > 15 for text in described.values())
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_an_empty_variable_is_no_variable(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    assert given(monkeypatch, **{name: ""}) == read_config()
+    monkeypatch.delenv(name)
+    assert read_config() == given(monkeypatch, **{name: ""})
+
+
+def test_host_and_port_are_read_without_the_prefix_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = given(monkeypatch, HOST="::1", PORT="9000")
+    assert (config.host, config.port) == ("::1", 9000)
+
+
+def test_the_variable_with_the_prefix_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = given(monkeypatch, HOST="0.0.0.0", PORT="9000", CAMDOCK_HOST="127.0.0.1", CAMDOCK_PORT="8001")
+    assert (config.host, config.port) == ("127.0.0.1", 8001)
+
+
+def test_variables_of_others_are_not_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert given(monkeypatch, SOURCE="v4l2:9", TOKEN="x", AUTH="off", CAMDOCK_FUTURE="1") == read_config()
+    assert read_config().cameras["camera"].kind == "auto"
+    assert read_config().auth == "on"
+
+
+def test_nothing_is_read_from_a_file_in_the_working_folder(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("CAMDOCK_PORT=1234\n")
+    assert read_config().port == 8000
+
+
+def test_a_config_cannot_be_changed() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        read_config().port = 1  # type: ignore[misc]
+
+
+# --- mistakes ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("environment", "says"),
+    [
+        ({"CAMDOCK_PORT": "http"}, "CAMDOCK_PORT=http: "),
+        ({"PORT": "0"}, "PORT=0: "),
+        ({"CAMDOCK_PORT": "65536"}, "CAMDOCK_PORT=65536: "),
+        ({"CAMDOCK_AUTH": "maybe"}, "CAMDOCK_AUTH=maybe: Input should be 'on' or 'off'"),
+        ({"CAMDOCK_LOG_LEVEL": "loud"}, "CAMDOCK_LOG_LEVEL=loud: Input should be 'debug', 'info', "),
+        ({"CAMDOCK_OPEN_TIMEOUT_S": "0"}, "CAMDOCK_OPEN_TIMEOUT_S=0: "),
+        ({"CAMDOCK_OPEN_TIMEOUT_S": "nan"}, "CAMDOCK_OPEN_TIMEOUT_S=nan: "),
+        ({"CAMDOCK_SEND_TIMEOUT_S": "inf"}, "CAMDOCK_SEND_TIMEOUT_S=inf: "),
+        ({"CAMDOCK_SOURCE": "v4l:0"}, "CAMDOCK_SOURCE: there is no kind of source called 'v4l'; did you mean v4l2:?"),
+        ({"CAMDOCK_SOURCES": "a=auto a=auto"}, "CAMDOCK_SOURCES: two cameras are called 'a'"),
+        ({"CAMDOCK_SOURCES": "synthetic:"}, "CAMDOCK_SOURCES: 'synthetic:' is not NAME=SOURCE"),
+        ({"CAMDOCK_SOURCE": "auto", "CAMDOCK_SOURCES": "a=auto"}, "CAMDOCK_SOURCE and CAMDOCK_SOURCES are both set"),
+    ],
+)
+def test_a_mistake_names_its_variable(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], says: str) -> None:
+    assert says in refused(monkeypatch, **environment)
+
+
+def test_every_mistake_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = refused(monkeypatch, CAMDOCK_PORT="x", CAMDOCK_AUTH="y", CAMDOCK_TOKEN="short").splitlines()
+    assert sorted(line.split("=")[0].split(":")[0] for line in lines) == [
+        "CAMDOCK_AUTH",
+        "CAMDOCK_PORT",
+        "CAMDOCK_TOKEN",
+    ]
+
+
+# --- the open door ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "camera.lan", "::ffff:127.0.0.1", "0", "127.1"])
+def test_listening_to_the_network_is_refused_with_both_ways_out(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    message = refused(monkeypatch, HOST=host)
+    assert f"listening on {host} opens the cameras to the network, so nothing was started" in message
+    assert "set CAMDOCK_TOKEN" in message
+    assert "set CAMDOCK_AUTH=off" in message
+
+
+@pytest.mark.parametrize("way_out", [{"CAMDOCK_TOKEN": TOKEN}, {"CAMDOCK_AUTH": "off"}])
+def test_both_ways_out_lead_out(monkeypatch: pytest.MonkeyPatch, way_out: dict[str, str]) -> None:
+    config = given(monkeypatch, HOST="0.0.0.0", **way_out)
+    assert not config.is_loopback
+    assert config.hosts == ("*",)
+
+
+@pytest.mark.parametrize("host", ["localhost", "LocalHost", "127.0.0.1", "127.8.8.8", "::1", "[::1]"])
+def test_loopback_needs_no_token(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    config = given(monkeypatch, CAMDOCK_HOST=host)
+    assert config.is_loopback
+    assert "*" not in config.hosts
+    assert host.lower() in config.hosts
+
+
+def test_named_hosts_are_answered_wherever_it_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert given(monkeypatch, CAMDOCK_ALLOWED_HOSTS="cam.lan").hosts == ("cam.lan",)
+    assert given(monkeypatch, HOST="0.0.0.0", CAMDOCK_TOKEN=TOKEN).hosts == ("cam.lan",)
+
+
+# --- the token --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "token", ["a" * 7, "with a space in it", "schlüssel-schlüssel", "tab\tinside-it", "new\nline-in-it"]
+)
+def test_a_weak_or_odd_token_is_refused_and_not_repeated(monkeypatch: pytest.MonkeyPatch, token: str) -> None:
+    message = refused(monkeypatch, CAMDOCK_TOKEN=token)
+    assert message.startswith("CAMDOCK_TOKEN: needs 8 or more printable ASCII characters")
+    assert "openssl rand -hex 16" in message
+    assert token not in message
+
+
+def test_eight_characters_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    token = given(monkeypatch, CAMDOCK_TOKEN="!~aB+/=9").token
+    assert token is not None
+    assert token.get_secret_value() == "!~aB+/=9"
+
+
+# --- secrets ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "sources",
+    [
+        {"CAMDOCK_SOURCE": "relay:http://user:hunter2@h/?token=hunter2"},
+        {"CAMDOCK_SOURCES": "a=opencv:rtsp://user:hunter2@h/ b=relay:http://h/#token=hunter2"},
+    ],
+)
+def test_a_config_never_shows_its_secrets(monkeypatch: pytest.MonkeyPatch, sources: dict[str, str]) -> None:
+    config = given(monkeypatch, CAMDOCK_TOKEN=TOKEN, **sources)
+    for shown in (repr(config), str(config), f"{config}", repr(config.token), str(config.token)):
+        assert "hunter2" not in shown
+    assert all("hunter2" not in source.redacted for source in config.cameras.values())
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"CAMDOCK_SOURCE": "relay:http://user:hunter2@h:port/"},
+        {"CAMDOCK_SOURCE": "http://user:hunter2@h/"},
+        {"CAMDOCK_SOURCE": "relay:?token=hunter2"},
+        {"CAMDOCK_SOURCES": "relay:http://user:hunter2@h/"},
+        {"CAMDOCK_SOURCE": "relay:http://user:hunter2@h/", "CAMDOCK_SOURCES": "a=auto"},
+        {"CAMDOCK_SOURCE": "relay:http://user:hunter2@h/", "HOST": "0.0.0.0"},
+    ],
+)
+def test_a_refusal_never_shows_a_secret(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> None:
+    assert "hunter2" not in refused(monkeypatch, **environment)
+
+
+# --- where settings are kept ------------------------------------------------------------------------------------------
+
+
+def test_the_state_folder_is_the_systems_unless_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert given(monkeypatch, XDG_STATE_HOME="/xdg").settings_path("a") == Path("/xdg/camdock/a.json")
+    assert given(monkeypatch, CAMDOCK_STATE_DIR="/given").settings_path("a") == Path("/given/a.json")
