@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from camdock.config import Config
 from camdock.problems import problem_response
 
-PUBLIC = frozenset({"/health", "/health/live", "/health/ready", "/favicon.ico"})
+PUBLIC = frozenset({"/health", "/health/live", "/health/ready", "/favicon.ico", "/docs"})
 PUBLIC_BELOW = ("/web/",)
 _PARAMETER = re.compile(r"([?&;])([^=&;\s]*)=[^&;\s]*")
 

@@ -252,6 +252,8 @@ class Camera:
         match message.kind:
             case Kind.FRAME:
                 self._on_frame(session, message)
+            case Kind.DROPS:
+                session.drops = Counter(message.meta["drops"])
             case Kind.HELLO:
                 session.expect(self._open_timeout_s, "to open")
             case Kind.READY:

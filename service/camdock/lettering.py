@@ -6,8 +6,9 @@ Runs in: the worker and the pixels process. Needs Pillow (its own scalable font)
 from __future__ import annotations
 
 import io
+from bisect import bisect_right
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -22,6 +23,10 @@ def font(height: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size=height)
 
 
+def _start_px(word: str, height: int, count: int) -> float:
+    return font(height).getlength(word[:count])
+
+
 def wrapped(text: str, height: int, width: int) -> list[str]:
     """`text` in lines that are at most `width` pixels wide at a font height of `height`; long words are cut."""
     lines: list[str] = []
@@ -31,9 +36,7 @@ def wrapped(text: str, height: int, width: int) -> list[str]:
             lines[-1] = candidate
             continue
         while font(height).getlength(word) > width and len(word) > 1:
-            fits = len(word) - 1
-            while fits > 1 and font(height).getlength(word[:fits]) > width:
-                fits = max(1, min(fits - 1, int(fits * width / font(height).getlength(word[:fits]))))
+            fits = max(1, bisect_right(range(len(word)), width, key=partial(_start_px, word, height)) - 1)
             lines.append(word[:fits])
             word = word[fits:]
         lines.append(word)

@@ -25,7 +25,7 @@ _OFFSET_SND_MSS, _OFFSET_NOTSENT, _OFFSET_MIN_RTT_US, _OFFSET_RATE = 16, 144, 14
 class Viewer:
     """One connection that takes pictures as fast as it can, and no faster."""
 
-    __slots__ = ("_queued", "descriptor", "frames_left", "room_at", "socket", "subscriber", "transport")
+    __slots__ = ("_out", "_queued", "descriptor", "frames_left", "room_at", "socket", "subscriber", "transport")
 
     def __init__(self, transport: asyncio.Transport, subscriber: Subscriber, frames: int | None) -> None:
         self.transport = transport
@@ -34,7 +34,15 @@ class Viewer:
         self.room_at = time.monotonic()
         self.socket: socket.socket = transport.get_extra_info("socket")
         self.descriptor = self.socket.fileno()
-        self._queued = bytearray(4)
+        self._out = bytearray(4)
+        self._queued = 0
+
+    def takes(self) -> bool:
+        """Whether it took anything since this was asked last: one big picture may take a slow viewer minutes."""
+        fcntl.ioctl(self.descriptor, termios.TIOCOUTQ, self._out)
+        before = self._queued
+        self._queued = self.transport.get_write_buffer_size() + int.from_bytes(self._out, "little")
+        return self._queued < before
 
     def has_room(self) -> bool:
         """Whether a frame that is written now goes out at once.
@@ -46,10 +54,10 @@ class Viewer:
         """
         if self.transport.get_write_buffer_size():
             return False
-        fcntl.ioctl(self.descriptor, termios.TIOCOUTQ, self._queued)  # SIOCOUTQ is the same number on Linux
-        if self._queued == b"\0\0\0\0":
+        fcntl.ioctl(self.descriptor, termios.TIOCOUTQ, self._out)  # SIOCOUTQ is the same number on Linux
+        if self._out == b"\0\0\0\0":
             return True
-        queued = int.from_bytes(self._queued, "little")
+        queued = int.from_bytes(self._out, "little")
         try:
             info = self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
         except OSError:  # not TCP
@@ -129,16 +137,14 @@ class Sender:
     def _offer(self, viewer: Viewer, now: float) -> bool:
         """Write the newest part if there is one and room for it; False when the viewer is left behind."""
         if viewer.transport.is_closing():
-            # Its last part is on the way; who does not take that is stuck as well.
-            if viewer.frames_left == 0 and now - viewer.room_at > self._send_timeout_s:
-                self._drop(viewer)
+            # Its last part may be on the way; who does not take that is stuck as well.
+            if viewer.frames_left == 0 and viewer.transport.get_write_buffer_size():
+                self._drop_if_stuck(viewer, now)
             return True
         if not viewer.subscriber.is_behind:
             return True
         if not viewer.has_room():
-            # Its deadline counts from the last time it had room.
-            if now - viewer.room_at > self._send_timeout_s:
-                self._drop(viewer)
+            self._drop_if_stuck(viewer, now)
             return False
         viewer.room_at = now
         frame = viewer.subscriber.take()
@@ -154,7 +160,10 @@ class Sender:
             viewer.transport.close()
         return True
 
-    def _drop(self, viewer: Viewer) -> None:
-        viewer.frames_left = None
-        self.dropped_stuck += 1
-        viewer.transport.abort()
+    def _drop_if_stuck(self, viewer: Viewer, now: float) -> None:
+        """Its deadline counts from the last time it had room for anything."""
+        if viewer.takes():
+            viewer.room_at = now
+        elif now - viewer.room_at > self._send_timeout_s:
+            self.dropped_stuck += 1
+            viewer.transport.abort()

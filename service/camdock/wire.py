@@ -11,6 +11,7 @@ Runs in: both ends. Plain functions on bytes: the reading and writing is the own
     HELLO     Worker.run            Camera._dispatch      - (the driver is loaded, opening begins); -
     READY     Worker._send_ready    Camera._on_ready      fields of Opened, limits, applied, refused; -
     FRAME     Worker._serve         Camera._on_frame      captured_ns, size, drops; JPEG
+    DROPS     Worker._serve         Camera._dispatch      drops (while there are no frames to carry them); -
     APPLY     Camera.apply          Worker.on_apply       id, wanted; -
     APPLIED   Worker.on_apply       Camera._on_applied    id, applied or error, limits; -
     FAILED    worker.main           Camera._dispatch      code, message, hint; -
@@ -43,11 +44,12 @@ class Kind(IntEnum):
     HELLO = 2
     READY = 3
     FRAME = 4
-    APPLY = 5
-    APPLIED = 6
-    FAILED = 7
-    RUN = 8
-    DONE = 9
+    DROPS = 5
+    APPLY = 6
+    APPLIED = 7
+    FAILED = 8
+    RUN = 9
+    DONE = 10
 
 
 _KINDS = frozenset(Kind)

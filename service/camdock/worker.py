@@ -70,12 +70,16 @@ class Worker:
         send(self.frames, Kind.READY, meta)
 
     def _serve(self, backend: Backend) -> None:
+        told = 0
         while not self.orders.ended.is_set():
             while order := self.orders.waiting():
                 if order.kind is Kind.APPLY:
                     self.on_apply(backend, order)
             picture = backend.read(READ_WAIT_S)
             if picture is None:
+                if sum(backend.drops.values()) != told:
+                    told = sum(backend.drops.values())
+                    send(self.frames, Kind.DROPS, {"drops": backend.drops})
                 continue
             jpeg = picture.jpeg if picture.jpeg is not None else self._encode(picture, backend.quality)
             meta: dict[str, Any] = {"captured_ns": picture.captured_ns, "size": picture.size}

@@ -61,7 +61,7 @@ class Gaps:
 
 
 def resources(service: Service, seconds: float = 3.0) -> tuple[int, int]:
-    """The least file descriptors (those of running workers left out) and threads that the API process has for a while."""
+    """The least file descriptors (without those of running workers) and threads of the API process for a while."""
     api = psutil.Process(service.process.pid)
     least = []
     due = time.monotonic() + seconds

@@ -52,6 +52,7 @@ class WorkerHere:
     """What Camera knows of its Child, with the backend in this process."""
 
     pid = 4242
+    within_s = 0.0
 
     def __init__(self, camera: Camera) -> None:
         self.camera = camera
@@ -59,16 +60,18 @@ class WorkerHere:
         self.unpacker = wire.Unpacker()
         self.orders_out, self.orders_in = os.pipe()
 
-    def begin(self) -> None:
+    def expect(self, within_s: float) -> None:
+        """Camera's deadline for what comes next; kept for the tests to see."""
+        self.within_s = within_s
+
+    def begin(self, **report: Any) -> None:
         """Open the source, as Camera sees it."""
         self.camera._session = _Session(self)  # type: ignore[arg-type]
         self.camera._dispatch(Message(Kind.HELLO))
         opened = dataclasses.asdict(self.backend.open())
-        report = {
-            "limits": dataclasses.asdict(self.backend.limits()),
-            "applied": self.backend.apply(Settings()).given(),
-        }
-        self.camera._dispatch(Message(Kind.READY, opened | report | {"refused": ""}))
+        limits, applied = dataclasses.asdict(self.backend.limits()), self.backend.apply(Settings()).given()
+        known = {"limits": limits, "applied": applied, "refused": ""}
+        self.camera._dispatch(Message(Kind.READY, opened | known | report))
 
     def give(self, captured_ns: int | None = None, **meta: Any) -> None:
         """One frame; taken now, unless it is said when."""

@@ -41,12 +41,11 @@ GLYPHS = "0123456789:.-# "
 def mark_number(y: npt.NDArray[Any], number: int) -> None:
     """Draw the low 24 bits of a number as black and white blocks along the top: read by programs, survives JPEG.
 
-    y  (H, W) or (H, W, 3) uint8, changed in place; the highest bit stands left
+    y  (H, W) or (H, W, 3) uint8, changed in place; the lowest bit stands left, in blocks of 16 x 16 where they fit
     """
-    side = 16 if y.shape[1] >= 16 * NUMBER_BITS else y.shape[1] // NUMBER_BITS
+    side = min(16, y.shape[1] // NUMBER_BITS & ~1)
     for bit in range(NUMBER_BITS):
-        white = number >> (NUMBER_BITS - 1 - bit) & 1
-        y[:16, bit * side : (bit + 1) * side] = 235 if white else 16
+        y[:side, bit * side : (bit + 1) * side] = 235 if number >> bit & 1 else 16
 
 
 class Synthetic(Backend):

@@ -15,7 +15,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from linuxpy.ioctl import ioctl
+from linuxpy.video import raw
 from linuxpy.video.device import (
+    IOC,
     BufferType,
     Capability,
     Device,
@@ -25,7 +28,6 @@ from linuxpy.video.device import (
     get_raw_format,
     iter_read_controls,
     iter_read_formats,
-    iter_read_menu,
     read_capabilities,
     set_control,
 )
@@ -169,6 +171,9 @@ class V4L2(Backend):
         self.capture.set_format(width, height, self.format)
         got = get_raw_format(self.descriptor, BufferType.VIDEO_CAPTURE).fmt.pix
         self.size, self.stride = (got.width, got.height), got.bytesperline
+        # What a driver leaves open is video range, except beside the colourspace that is named after JPEG.
+        unsaid = got.quantization == raw.Quantization.DEFAULT and got.colorspace != raw.Colorspace.JPEG
+        self.is_video_range = got.quantization == raw.Quantization.LIM_RANGE or unsaid
         fps = 0.0
         with suppress(OSError):  # not every driver knows its rate
             if "fps" in self.source.options:
@@ -209,18 +214,17 @@ class V4L2(Backend):
             match self.format:
                 case "YUYV" | "UYVY":
                     split = imaging.split_yuyv(lines, width, height, uyvy=self.format == "UYVY")
-                    return Picture(size, captured_ns, planes=split)
                 case "NV12":
-                    return Picture(size, captured_ns, planes=imaging.split_nv12(lines, width, height))
+                    split = imaging.split_nv12(lines, width, height)
                 case "GREY":
                     return Picture(size, captured_ns, planes=(np.ascontiguousarray(lines[:, :width]),))
                 case "RGB3" | "BGR3":
                     array = np.ascontiguousarray(lines[:, : width * 3]).reshape(height, width, 3)
                     return Picture(size, captured_ns, rgb=array, order=self.format[:3])
-            y, first, second = imaging.split_yuv420(flat, width, height, pitch)
-            return Picture(
-                size, captured_ns, planes=(y, first, second) if self.format == "YU12" else (y, second, first)
-            )
+                case _:  # YU12, and YV12 with the two chroma planes the other way round
+                    y, *chroma = imaging.split_yuv420(flat, width, height, pitch)
+                    split = (y, *(chroma if self.format == "YU12" else reversed(chroma)))
+            return Picture(size, captured_ns, planes=imaging.to_full_range(split) if self.is_video_range else split)
 
         return planes
 
@@ -303,8 +307,13 @@ class V4L2(Backend):
         return self._applied()
 
     def _auto_mode(self) -> int:
-        items = {item.index for item in iter_read_menu(self.descriptor, self.controls[CID_EXPOSURE_AUTO])}
-        return APERTURE_PRIORITY if APERTURE_PRIORITY in items else AUTO
+        # Webcams know aperture priority (the exposure follows the light), others a full automatic.
+        menu = raw.v4l2_querymenu(id=CID_EXPOSURE_AUTO, index=APERTURE_PRIORITY)
+        try:
+            ioctl(self.descriptor, IOC.QUERYMENU, menu)
+        except OSError:
+            return AUTO
+        return APERTURE_PRIORITY
 
     def _set(self, control_id: int, value: int) -> None:
         try:

@@ -1,0 +1,382 @@
+"""Camera without its process: pauses, deadlines, states, what the worker's messages change, settings."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from camdock import errors
+from camdock.camera import LARGEST_NOTICE_SIDE, Backoff, State
+from camdock.errors import (
+    SettingOutOfRange,
+    SourceBusy,
+    SourceDenied,
+    SourceMissing,
+    SourceStalled,
+    StorageFull,
+)
+from camdock.frame import jpeg_size
+from camdock.settings import Settings, SettingsFile
+from camdock.wire import Kind, Message
+from tests.unit.rig import WorkerHere, camera_of, live_camera
+
+# --- Backoff ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_pause_doubles_from_a_fifth_of_a_second_to_five() -> None:
+    backoff = Backoff()
+    pauses = [backoff.next_s(SourceStalled("x")) for _ in range(7)]
+    assert pauses == [0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
+
+
+def test_a_frame_resets_the_pause() -> None:
+    backoff = Backoff()
+    for _ in range(4):
+        backoff.next_s(SourceStalled("x"))
+    backoff.reset()
+    assert backoff.next_s(SourceBusy("x")) == 0.2
+
+
+def test_a_missing_device_is_looked_for_every_second_and_does_not_lengthen_the_pause() -> None:
+    backoff = Backoff()
+    assert [backoff.next_s(SourceMissing("x")) for _ in range(5)] == [1.0] * 5
+    assert backoff.next_s(SourceStalled("x")) == 0.2
+
+
+@pytest.mark.parametrize("error", [SourceDenied("x"), errors.DriverMissing("x")])
+def test_what_only_a_person_can_help_with_is_tried_every_half_minute(error: errors.CameraError) -> None:
+    backoff = Backoff()
+    assert [backoff.next_s(error) for _ in range(3)] == [30.0] * 3
+    assert backoff.next_s(SourceStalled("x")) == 0.2
+
+
+# --- deadlines --------------------------------------------------------------------------------------------------------
+
+
+def worker_of(tmp_path: Path, source: str = "synthetic:?fps=1000") -> WorkerHere:
+    return WorkerHere(camera_of(tmp_path, source))
+
+
+def test_opening_and_the_first_picture_have_deadlines_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deadlines: list[float] = []
+    monkeypatch.setattr(WorkerHere, "expect", lambda _self, within_s: deadlines.append(within_s))
+    worker_of(tmp_path).begin(applied={})
+    assert deadlines == [5.0, 3.0]
+
+
+@pytest.mark.parametrize(
+    ("fps", "exposure_us", "first_s", "next_s"),
+    [
+        (30.0, 0, 3.0, 1.0),  # never shorter than these
+        (10.0, 0, 3.0, 1.0),
+        (2.0, 0, 3.0, 2.5),  # five frames
+        (0.5, 0, 10.0, 10.0),
+        (30.0, 2_000_000, 5.0, 2.0 + 5 / 30),  # and the exposure
+        (30.0, 100_000, 3.1, 1.0),
+        (0.0, 0, 5.0, 5.0),  # nobody says how fast
+    ],
+)
+def test_the_deadline_is_five_frames_and_the_exposure(
+    tmp_path: Path, fps: float, exposure_us: int, first_s: float, next_s: float
+) -> None:
+    worker = worker_of(tmp_path)
+    worker.begin(fps=fps, applied={"exposure_us": exposure_us} if exposure_us else {})
+    assert worker.within_s == pytest.approx(first_s)
+    worker.give()
+    assert worker.within_s == pytest.approx(next_s)
+
+
+def test_a_camera_slower_than_it_promised_gets_the_time_it_takes(tmp_path: Path) -> None:
+    worker = worker_of(tmp_path)
+    worker.begin(fps=30.0)
+    for second in range(1, 200):
+        worker.give(captured_ns=second * 500_000_000)
+    assert worker.within_s == pytest.approx(2.5, rel=0.01)
+    assert worker.camera.status().fps == pytest.approx(2.0, rel=0.01)
+
+
+def test_one_long_gap_does_not_stretch_the_deadline(tmp_path: Path) -> None:
+    worker = worker_of(tmp_path)
+    worker.begin(fps=30.0)
+    worker.give(captured_ns=1_000_000_000)
+    worker.give(captured_ns=100_000_000_000)
+    assert worker.within_s == 1.0
+
+
+def test_a_clock_that_goes_backwards_is_no_rate(tmp_path: Path) -> None:
+    worker = worker_of(tmp_path)
+    worker.begin(fps=30.0)
+    worker.give(captured_ns=5_000_000_000)
+    worker.give(captured_ns=1_000_000_000)
+    assert worker.within_s == 1.0
+    assert worker.camera.status().fps > 0
+
+
+# --- frames -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_frame_makes_the_camera_live_and_is_published(tmp_path: Path) -> None:
+    camera = camera_of(tmp_path, "synthetic:?size=64x48&fps=1000")
+    assert camera.status().state is State.STARTING
+    assert isinstance(camera.unavailable(), SourceStalled)
+    worker = WorkerHere(camera)
+    worker.begin()
+    assert camera.unavailable() is not None
+    worker.give()
+    status = camera.status()
+    assert (status.state, status.error, camera.unavailable()) == (State.LIVE, None, None)
+    assert (status.size, status.frames, status.seq, status.pid) == ((64, 48), 1, 1, 4242)
+    assert status.age_s is not None
+    assert 0 <= status.age_s < 5
+    frame = camera.broadcast.newest
+    assert frame is not None
+    assert jpeg_size(frame.jpeg) == (64, 48)
+
+
+def test_the_number_only_grows_over_notices_and_restarts(tmp_path: Path) -> None:
+    camera, worker = live_camera(tmp_path)
+    worker.give()
+    camera._went_offline(SourceStalled("no picture"))
+    asyncio.run(camera._publish_notice())
+    notice = camera.broadcast.newest
+    assert notice is not None
+    assert (notice.seq, notice.notice) == (3, True)
+    again = WorkerHere(camera)
+    again.begin()
+    again.give()
+    assert camera.broadcast.newest is not None
+    assert (camera.broadcast.newest.seq, camera.broadcast.newest.notice) == (4, False)
+    assert camera.status().frames == 3
+
+
+def test_the_time_of_a_picture_is_the_time_of_its_capture(tmp_path: Path) -> None:
+    camera, worker = live_camera(tmp_path)
+    worker.give(captured_ns=time.monotonic_ns() - 10_000_000_000)
+    frame = camera.broadcast.newest
+    assert frame is not None
+    assert frame.captured_at == pytest.approx(time.time() - 10, abs=2)
+    age_s = camera.status().age_s
+    assert age_s is not None
+    assert 10 <= age_s < 15
+
+
+def test_drops_are_the_last_report_of_this_worker(tmp_path: Path) -> None:
+    camera, worker = live_camera(tmp_path)
+    worker.give(drops={"late": 2})
+    worker.give(drops={"late": 3, "broken": 1})
+    worker.give()
+    assert camera.status().drops == {"late": 3, "broken": 1}
+
+
+def test_what_a_worker_on_its_way_out_still_sends_is_ignored(tmp_path: Path) -> None:
+    camera, worker = live_camera(tmp_path)
+    camera._session = None
+    worker.give()
+    assert camera.status().frames == 1
+
+
+# --- states -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [
+        (SourceStalled("no picture"), State.STALLED),
+        (SourceMissing("unplugged"), State.OFFLINE),
+        (SourceDenied("no"), State.OFFLINE),
+        (errors.WorkerDied("crashed"), State.OFFLINE),
+    ],
+)
+def test_a_camera_that_fails_says_why(tmp_path: Path, error: errors.CameraError, state: State) -> None:
+    camera, _worker = live_camera(tmp_path)
+    camera._went_offline(error)
+    status = camera.status()
+    assert (status.state, status.error, camera.unavailable()) == (state, error, error)
+    assert status.restarts == {error.code: 1}
+    assert (status.fps, status.age_s) == (0.0, None)
+
+
+def test_the_same_failure_again_does_not_make_it_new(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    camera = camera_of(tmp_path)
+    with caplog.at_level(logging.WARNING, "camdock"):
+        camera._went_offline(SourceMissing("unplugged", "plug it in"))
+        since = camera.status().since
+        camera._went_offline(SourceMissing("unplugged", "plug it in"))
+        camera._went_offline(SourceBusy("somebody has it"))
+    assert [record.getMessage() for record in caplog.records] == [
+        "front: source_missing: unplugged -- plug it in",
+        "front: source_busy: somebody has it",
+    ]
+    assert camera.status().restarts == {"source_missing": 2, "source_busy": 1}
+    assert camera.status().since > since
+
+
+def test_what_the_worker_reports_becomes_the_error_without_the_password(tmp_path: Path) -> None:
+    camera = camera_of(tmp_path, "relay:http://user:hunter2@h/")
+    worker = WorkerHere(camera_of(tmp_path))
+    worker.camera = camera
+    camera._session = live_camera(tmp_path)[0]._session
+    meta = {"code": "source_denied", "message": "401 for user:hunter2", "hint": "look at http://user:hunter2@h/"}
+    with pytest.raises(SourceDenied) as caught:
+        camera._dispatch(Message(Kind.FAILED, meta))
+    assert (caught.value.message, caught.value.hint) == ("401 for ***", "look at http://***@h/")
+
+
+def test_a_message_that_nobody_expects_is_logged_and_changes_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    camera, _worker = live_camera(tmp_path)
+    before = camera.status().seq
+    camera._dispatch(Message(Kind.DONE))
+    assert "the worker sent DONE, which nobody expects" in caplog.text
+    assert camera.status().seq == before
+
+
+def test_auto_keeps_the_camera_that_it_found(tmp_path: Path) -> None:
+    worker = WorkerHere(camera_of(tmp_path, "synthetic:?fps=1000"))
+    worker.camera = camera = camera_of(tmp_path, "auto")
+    worker.begin(source="v4l2:/dev/video0")
+    assert camera.status().source == "v4l2:/dev/video0"
+    assert camera._resolved == "v4l2:/dev/video0"
+
+
+def test_auto_does_not_settle_for_the_test_card(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    worker = WorkerHere(camera_of(tmp_path, "synthetic:?fps=1000"))
+    worker.camera = camera = camera_of(tmp_path, "auto")
+    worker.begin(source="synthetic:?label=no camera")
+    assert camera._resolved is None
+    assert "no camera found, so this is a test card" in caplog.text
+
+
+# --- the picture that says why ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("size", "shown"),
+    [
+        (None, (640, 480)),
+        ((1280, 720), (1280, 720)),
+        ((4056, 3040), (LARGEST_NOTICE_SIDE, 959)),
+        ((16, 16), (160, 120)),
+        ((100, 8000), (160, LARGEST_NOTICE_SIDE)),
+    ],
+)
+def test_the_notice_has_the_cameras_size_within_reason(
+    tmp_path: Path, size: tuple[int, int] | None, shown: tuple[int, int]
+) -> None:
+    camera = camera_of(tmp_path)
+    camera._size = size
+    camera._went_offline(SourceMissing("/dev/video0 does not exist", "plug it in"))
+    asyncio.run(camera._publish_notice())
+    frame = camera.broadcast.newest
+    assert frame is not None
+    assert frame.size == jpeg_size(frame.jpeg) == shown
+
+
+def test_a_notice_that_comes_too_late_is_not_shown(tmp_path: Path) -> None:
+    camera, worker = live_camera(tmp_path)
+    camera._went_offline(SourceMissing("unplugged"))
+
+    class Slow:
+        async def notice(self, *_: object) -> bytes:
+            worker.give()  # meanwhile it is back
+            return b"an old story"
+
+    camera._painter = Slow()  # type: ignore[assignment]
+    asyncio.run(camera._publish_notice())
+    assert camera.broadcast.newest is not None
+    assert not camera.broadcast.newest.notice
+
+
+# --- settings ---------------------------------------------------------------------------------------------------------
+
+
+def test_settings_given_while_offline_are_kept_for_the_next_start(tmp_path: Path) -> None:
+    camera = camera_of(tmp_path)
+    assert asyncio.run(camera.apply({"exposure_us": 500})) == Settings(500, None, False)
+    assert camera.status().wanted == Settings(500, None, False)
+    assert camera_of(tmp_path).status().wanted == Settings(500, None, False)
+
+
+def test_settings_given_while_live_are_applied_and_kept(tmp_path: Path) -> None:
+    camera, _worker = live_camera(tmp_path)
+    assert asyncio.run(camera.apply({"gain": 4.0})) == Settings(10_000, 4.0, False)
+    assert camera.status().applied == Settings(10_000, 4.0, False)
+    assert SettingsFile(tmp_path / "front.json").load() == Settings(gain=4.0)
+
+
+def test_an_exposure_lengthens_the_deadline(tmp_path: Path) -> None:
+    camera, worker = live_camera(tmp_path)
+    asyncio.run(camera.apply({"exposure_us": 2_000_000}))
+    worker.give()
+    assert worker.within_s == pytest.approx(2.0 + 5 / 1000, abs=0.05)
+
+
+def test_a_setting_out_of_range_reaches_neither_the_driver_nor_the_file(tmp_path: Path) -> None:
+    camera, _worker = live_camera(tmp_path)
+    with pytest.raises(SettingOutOfRange):
+        asyncio.run(camera.apply({"gain": 17.0}))
+    assert camera.status().wanted == Settings()
+    assert not (tmp_path / "front.json").exists()
+
+
+def test_what_the_driver_refuses_is_not_kept(tmp_path: Path) -> None:
+    camera, worker = live_camera(tmp_path)
+
+    def refuse(_wanted: Settings) -> Settings:
+        raise SettingOutOfRange("gain=4.0 is refused", "less")
+
+    worker.backend.apply = refuse  # type: ignore[method-assign]
+    with pytest.raises(SettingOutOfRange) as caught:
+        asyncio.run(camera.apply({"gain": 4.0}))
+    assert (caught.value.message, caught.value.hint) == ("gain=4.0 is refused", "less")
+    assert camera.status().wanted == Settings()
+    assert not (tmp_path / "front.json").exists()
+
+
+def test_a_full_disk_is_told_though_the_setting_is_in_force(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    camera, _worker = live_camera(tmp_path)
+    with pytest.raises(StorageFull):
+        asyncio.run(camera.apply({"gain": 4.0}))
+    assert camera.status().applied.gain == 4.0
+
+
+def test_a_driver_that_does_not_answer_is_a_stall(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("camdock.camera.APPLY_WITHIN_S", 0.01)
+    camera, worker = live_camera(tmp_path)
+
+    async def silence(_message: bytes) -> None:
+        pass
+
+    worker.send = silence  # type: ignore[method-assign]
+    with pytest.raises(SourceStalled) as caught:
+        asyncio.run(camera.apply({"gain": 4.0}))
+    assert "did not answer" in caught.value.message
+    assert not camera._answers
+
+
+def test_a_file_that_cannot_be_read_costs_the_settings_and_not_the_camera(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "front.json").write_text("{")
+    assert camera_of(tmp_path).status().wanted == Settings()
+    assert "cannot be read" in caplog.text
+
+
+def test_the_status_shows_no_credentials(tmp_path: Path) -> None:
+    camera = camera_of(tmp_path, "relay:http://user:hunter2@h/#token=hunter2")
+    assert "hunter2" not in repr(camera.status())
+    asyncio.run(camera._publish_notice())
+    assert camera.status().source == "relay:http://***@h/#token=***"

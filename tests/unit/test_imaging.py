@@ -1,0 +1,155 @@
+"""Pixels from a driver's buffer to JPEG, against the plainest way to say the same."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from camdock.frame import Picture, jpeg_size, whole_jpeg
+from camdock.imaging import encode_jpeg, split_nv12, split_yuv420, split_yuyv
+
+Bytes = npt.NDArray[np.uint8]
+
+
+def noise(*shape: int) -> Bytes:
+    return np.random.default_rng(sum(shape)).integers(0, 256, shape, dtype=np.uint8)
+
+
+def check(planes: tuple[Bytes, ...], *expected: list[list[int]]) -> None:
+    """Every plane is right, and one that the encoder takes: contiguous bytes of its own."""
+    for plane, wanted in zip(planes, expected, strict=True):
+        assert plane.dtype == np.uint8
+        assert plane.flags.c_contiguous
+        assert plane.tolist() == wanted
+
+
+SIZES = [(16, 16), (640, 480), (18, 34), (2, 2)]
+PADDINGS = [0, 1, 3, 64]
+
+
+@pytest.mark.parametrize("uyvy", [False, True])
+@pytest.mark.parametrize("padding", PADDINGS)
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_packed_422_is_split_whatever_the_stride(width: int, height: int, padding: int, uyvy: bool) -> None:
+    lines = noise(height + 1, 2 * width + padding)
+    rows = lines.tolist()[:height]
+    y_at, u_at, v_at = (1, 0, 2) if uyvy else (0, 1, 3)
+    check(
+        split_yuyv(lines, width, height, uyvy=uyvy),
+        [[row[2 * x + y_at] for x in range(width)] for row in rows],
+        [[row[4 * x + u_at] for x in range(width // 2)] for row in rows],
+        [[row[4 * x + v_at] for x in range(width // 2)] for row in rows],
+    )
+
+
+@pytest.mark.parametrize("padding", PADDINGS)
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_semi_planar_420_is_split_whatever_the_stride(width: int, height: int, padding: int) -> None:
+    lines = noise(height * 3 // 2, width + padding)
+    rows = lines.tolist()
+    chroma = rows[height:]
+    check(
+        split_nv12(lines, width, height),
+        [row[:width] for row in rows[:height]],
+        [[row[2 * x] for x in range(width // 2)] for row in chroma],
+        [[row[2 * x + 1] for x in range(width // 2)] for row in chroma],
+    )
+
+
+@pytest.mark.parametrize("padding", [0, 2, 3, 64])
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_planar_420_is_split_whatever_the_stride(width: int, height: int, padding: int) -> None:
+    stride = width + padding
+    data = noise(stride * height * 3 // 2 + 100)
+    flat = data.tolist()
+    first, pitch = stride * height, stride // 2
+    second = first + pitch * (height // 2)
+
+    def plane(at: int, step: int, columns: int, rows: int) -> list[list[int]]:
+        return [flat[at + row * step : at + row * step + columns] for row in range(rows)]
+
+    check(
+        split_yuv420(data, width, height, stride),
+        plane(0, stride, width, height),
+        plane(first, pitch, width // 2, height // 2),
+        plane(second, pitch, width // 2, height // 2),
+    )
+
+
+# --- there and back ---------------------------------------------------------------------------------------------------
+
+
+def scene(width: int, height: int) -> Bytes:
+    """Smooth colours, as JPEG likes them: (H, W, 3) RGB."""
+    x, y = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))
+    return (np.stack((x, y, 1 - x), axis=2) * 200 + 25).astype(np.uint8)
+
+
+def decoded(jpeg: bytes) -> npt.NDArray[np.int64]:
+    assert whole_jpeg(jpeg) is jpeg
+    return np.asarray(Image.open(io.BytesIO(jpeg)).convert("RGB")).astype(int)
+
+
+def close(jpeg: bytes, wanted: Bytes, mean: float = 2.5) -> None:
+    shown = decoded(jpeg)
+    assert shown.shape == wanted.shape
+    assert np.abs(shown - wanted).mean() < mean
+
+
+@pytest.mark.parametrize("size", [(64, 48), (33, 17), (16, 16)])
+@pytest.mark.parametrize("order", ["RGB", "BGR"])
+def test_rgb_comes_back_with_its_colours_in_place(size: tuple[int, int], order: str) -> None:
+    wanted = scene(*size)
+    array = wanted if order == "RGB" else np.ascontiguousarray(wanted[..., ::-1])
+    close(encode_jpeg(Picture(size, 0, rgb=array, order=order), 95), wanted)
+
+
+@pytest.mark.parametrize("layout", ["YUYV", "UYVY", "NV12", "YU12"])
+def test_what_a_camera_packs_comes_back_with_its_colours_in_place(layout: str) -> None:
+    width, height = 64, 48
+    wanted = scene(width, height)
+    y, u, v = (np.asarray(plane) for plane in Image.fromarray(wanted).convert("YCbCr").split())
+    if layout in ("YUYV", "UYVY"):
+        lines = np.zeros((height, 2 * width + 6), np.uint8)
+        at = 0 if layout == "YUYV" else 1
+        lines[:, at : 2 * width : 2] = y
+        lines[:, 1 - at : 2 * width : 4] = u[:, ::2]
+        lines[:, 3 - at : 2 * width : 4] = v[:, ::2]
+        planes = split_yuyv(lines, width, height, uyvy=layout == "UYVY")
+    elif layout == "NV12":
+        lines = np.zeros((height * 3 // 2, width + 3), np.uint8)
+        lines[:height, :width] = y
+        lines[height:, :width:2], lines[height:, 1:width:2] = u[::2, ::2], v[::2, ::2]
+        planes = split_nv12(lines, width, height)
+    else:
+        flat = np.concatenate([y.ravel(), u[::2, ::2].ravel(), v[::2, ::2].ravel()])
+        planes = split_yuv420(flat, width, height, width)
+    close(encode_jpeg(Picture((width, height), 0, planes=planes), 95), wanted, mean=4)
+
+
+def test_grey_is_grey() -> None:
+    grey = scene(64, 48)[..., 0].copy()
+    shown = decoded(encode_jpeg(Picture((64, 48), 0, planes=(grey,)), 95))
+    assert np.abs(shown - grey[..., None]).mean() < 2.5
+    assert np.ptp(shown, axis=2).max() == 0
+
+
+def test_what_the_camera_encoded_is_passed_on_untouched() -> None:
+    jpeg = b"\xff\xd8 not even looked at \xff\xd9"
+    assert encode_jpeg(Picture((64, 48), 0, jpeg=jpeg), 80) is jpeg
+
+
+def test_a_better_quality_is_larger_and_truer() -> None:
+    wanted = scene(320, 240) // 2 + noise(240, 320, 3) // 4
+    coarse, fine = (encode_jpeg(Picture((320, 240), 0, rgb=wanted), quality) for quality in (20, 95))
+    assert len(coarse) < len(fine)
+    assert np.abs(decoded(coarse) - wanted).mean() > np.abs(decoded(fine) - wanted).mean()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (17, 33), (1920, 1080)])
+def test_the_size_is_kept_at_any_size(size: tuple[int, int]) -> None:
+    assert jpeg_size(encode_jpeg(Picture(size, 0, rgb=scene(*size)), 80)) == size
