@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import FileResponse, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from camdock.auth import may_look
 from camdock.camera import Camera, Status
@@ -69,12 +69,17 @@ class SettingsReport(BaseModel):
     limits: LimitsModel
 
 
+def _whole(value: Any) -> Any:
+    # To JSON 20000.0 is an integer, and some clients write it so.
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 class SettingsChange(BaseModel):
     """Settings to change; what is absent stays as it is."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"exposure_us": 20000, "gain": 2.0}]})
 
-    exposure_us: int | None = Field(
+    exposure_us: Annotated[int | None, BeforeValidator(_whole)] = Field(
         None, ge=1, le=3_600_000_000, strict=True, description="microseconds; auto exposure goes off"
     )
     gain: float | None = Field(
@@ -281,7 +286,7 @@ def router(cameras: dict[str, Camera], sender: Sender, version: str) -> APIRoute
 
     @routes.put(
         "/cameras/{name}/settings", tags=["cameras"], summary="Change its settings",
-        responses=documented(404, 422, 503, 507),
+        responses=documented(400, 404, 422, 503, 507),
     )  # fmt: skip
     async def change_settings(name: CameraName, change: SettingsChange) -> SettingsReport:
         """Takes effect at once, is kept, and is applied again whenever the camera comes back. Null: not asked for."""

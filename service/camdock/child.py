@@ -216,13 +216,24 @@ class Child:
 
     def _on_frames(self) -> None:
         try:
-            if not self._unpacker.fill(self._frames):
-                self._end_reading("half a message" if self._unpacker.pending else "")
-                return
-            for message in self._unpacker.messages():
-                self._on_message(message)
+            more = self._unpacker.fill(self._frames)
         except BlockingIOError:
             return
+        self._deliver(one=more)
+        if not more and not self._ended:
+            self._end_reading("half a message" if self._unpacker.pending else "")
+
+    def _deliver(self, *, one: bool = True) -> None:
+        """Hand on one message, and the next in a turn of its own: viewers get both pictures of a burst; or all."""
+        if self._ended:
+            return
+        try:
+            for message in self._unpacker.messages():
+                self._on_message(message)
+                if one:
+                    if self._unpacker.pending:
+                        self._loop.call_soon(self._deliver)
+                    return
         except wire.WireBroken as error:
             self._end_reading(f"it broke the wire: {error}")
         except Exception as error:  # noqa: BLE001 - not ours to judge: it ends the watch, and is raised there
@@ -244,6 +255,7 @@ class Child:
         """What it wrote before it ended; a child of it may hold the pipe open, so no end of file is waited for."""
         while not self._ended and self._is_readable():
             self._on_frames()
+        self._deliver(one=False)
         if not self._ended:
             self._end_reading("")
 

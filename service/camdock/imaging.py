@@ -74,7 +74,7 @@ def split_yuv420(data: npt.NDArray[np.uint8], width: int, height: int, stride: i
 def _pairs_table(low: int, high: int) -> npt.NDArray[np.uint16]:
     """A table of 65,536 pairs of bytes, each byte stretched from low..high to 0..255."""
     one = np.clip(np.round((np.arange(256) - low) * 255.0 / (high - low)), 0, 255).astype(np.uint16)
-    return (one[None, :] | one[:, None] << 8).ravel()
+    return (one[None, :] | one[:, None] << 8).astype(np.uint16).ravel()
 
 
 _LUMA, _CHROMA = _pairs_table(16, 235), _pairs_table(16, 240)

@@ -6,6 +6,7 @@ Runs in: the worker and the pixels process. Needs Pillow (its own scalable font)
 from __future__ import annotations
 
 import io
+import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from functools import lru_cache, partial
@@ -23,8 +24,8 @@ def font(height: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size=height)
 
 
-def _start_px(word: str, height: int, count: int) -> float:
-    return font(height).getlength(word[:count])
+def _start_px(word: str, height: int, count: int) -> int:
+    return math.ceil(font(height).getlength(word[:count]))
 
 
 def wrapped(text: str, height: int, width: int) -> list[str]:

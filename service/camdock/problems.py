@@ -61,6 +61,7 @@ def problem_response(
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """`responses=` for a route: the problem documents it may answer, and what the gate answers before it."""
     meanings = {
+        400: "The body cannot be read",
         401: "The token is missing or wrong",
         404: "There is no such camera",
         421: "The Host header names a host that is not served",

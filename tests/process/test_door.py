@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import time
@@ -36,7 +37,7 @@ def running(folder: Path, loop: str, source: str) -> Service:
         stub = folder / "stub" / "uvloop"
         stub.mkdir(parents=True)
         (stub / "__init__.py").write_text("raise ImportError('hidden by the test')\n")
-        environment["PYTHONPATH"] = str(stub.parent)
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(stub.parent), os.environ.get("PYTHONPATH"))))
     return Service(environment, folder)
 
 
