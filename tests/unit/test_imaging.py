@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from camdock.frame import Picture, jpeg_size, whole_jpeg
-from camdock.imaging import encode_jpeg, split_nv12, split_yuv420, split_yuyv
+from camdock.imaging import encode_jpeg, split_nv12, split_yuv420, split_yuyv, to_full_range
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -77,6 +77,23 @@ def test_planar_420_is_split_whatever_the_stride(width: int, height: int, paddin
         plane(0, stride, width, height),
         plane(first, pitch, width // 2, height // 2),
         plane(second, pitch, width // 2, height // 2),
+    )
+
+
+@pytest.mark.parametrize(("width", "height"), [(256, 2), (16, 16), (15, 17), (1, 1)])
+def test_video_range_is_stretched_to_full_range_whatever_the_size(width: int, height: int) -> None:
+    planes = [noise(height, width), noise(height, (width + 1) // 2), noise(height, (width + 1) // 2)]
+    planes[0].ravel()[: min(256, width * height)] = np.arange(min(256, width * height))
+
+    def stretched(value: int, high: int) -> int:
+        return min(255, max(0, round((value - 16) * 255 / (high - 16))))
+
+    check(
+        to_full_range(planes),
+        *(
+            [[stretched(value, high) for value in row] for row in plane.tolist()]
+            for plane, high in zip(planes, (235, 240, 240), strict=True)
+        ),
     )
 
 

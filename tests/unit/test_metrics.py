@@ -77,7 +77,7 @@ def test_stuck_viewers_are_the_senders_count(tmp_path: Path) -> None:
     sender = Sender(send_timeout_s=1)
     sender.dropped_stuck = 7
     families = {family.name: family for family in Owners({}, sender, "1").collect()}
-    assert [sample.value for sample in families["camdock_stuck_viewers"].samples][0] == 7
+    assert [sample.value for sample in families["camdock_stuck_viewers"].samples] == [7]
 
 
 def test_nothing_is_kept_between_two_scrapes(tmp_path: Path) -> None:
