@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, HTTPException, Query, Request
 from fastapi.responses import FileResponse, Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -26,6 +26,13 @@ from camdock.stream import CameraName, find, mjpeg_of
 WEB = Path(__file__).parent / "web"
 SNAPSHOT_WITHIN_S = 3.0
 FRESH_S = 0.3  # a picture younger than this is served at once; an older one is waited out
+# The page loads nothing from elsewhere, nobody may frame it, and a proxy or browser asks again after an upgrade.
+PAGE_HEADERS = {
+    "Cache-Control": "no-cache",
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; frame-ancestors 'self'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
 NO_STORE = {"Cache-Control": "no-store, no-cache, must-revalidate, max-age=0"}
 
 
@@ -334,7 +341,7 @@ def router(cameras: dict[str, Camera], sender: Sender, version: str) -> APIRoute
         """The page; with ?action=stream or ?action=snapshot what mjpg-streamer answers there."""
         match request.query_params.get("action"):
             case None:
-                return FileResponse(WEB / "index.html", headers={"Cache-Control": "no-cache"})
+                return FileResponse(WEB / "index.html", headers=PAGE_HEADERS)
             case "stream":
                 return mjpeg_of(request, first, sender)
             case "snapshot":
@@ -348,7 +355,14 @@ def router(cameras: dict[str, Camera], sender: Sender, version: str) -> APIRoute
     @routes.get("/docs", include_in_schema=False)
     async def docs() -> Response:
         """The API's description for people: no outside resource, so it works where there is no internet."""
-        return FileResponse(WEB / "docs.html", headers={"Cache-Control": "no-cache"})
+        return FileResponse(WEB / "docs.html", headers=PAGE_HEADERS)
+
+    @routes.get("/web/{file}", include_in_schema=False)
+    async def part_of_page(file: str) -> Response:
+        """The page's scripts and style: the files of one folder, nothing below it and nothing beside it."""
+        if file not in {one.name for one in WEB.iterdir()}:
+            raise HTTPException(404)
+        return FileResponse(WEB / file, headers=PAGE_HEADERS)
 
     @routes.get("/favicon.ico", include_in_schema=False)
     async def favicon() -> Response:

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from fastapi import FastAPI
-from starlette.staticfiles import StaticFiles
 
 import camdock
 from camdock import api, metrics, problems, stream
@@ -53,7 +52,6 @@ def build(config: Config) -> FastAPI:
     app.include_router(api.router(cameras, sender, camdock.__version__))
     app.include_router(stream.router(cameras, sender))
     app.include_router(metrics.router(cameras, sender, camdock.__version__))
-    app.mount("/web", StaticFiles(directory=api.WEB), name="web")
     problems.install(app)
     app.add_middleware(Gate, config=config)
     return app

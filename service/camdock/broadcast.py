@@ -24,12 +24,6 @@ class Subscriber:
         self.since = time.monotonic()
 
     @property
-    def is_behind(self) -> bool:
-        """Whether there is a newer frame than the last one taken."""
-        newest = self._broadcast.newest
-        return newest is not None and newest.seq > self.seq
-
-    @property
     def fps(self) -> float:
         """Frames taken per second, since it began to look."""
         return self.taken / max(0.001, time.monotonic() - self.since)
@@ -55,6 +49,7 @@ class Broadcast:
 
     def __init__(self) -> None:
         self.newest: Frame | None = None
+        self.newest_seq = 0
         self._subscribers: set[Subscriber] = set()
         self._waiting: set[asyncio.Future[None]] = set()
         self._listeners: list[Callable[[], None]] = []
@@ -71,7 +66,7 @@ class Broadcast:
 
     def publish(self, frame: Frame) -> None:
         """Make `frame` the newest and wake whoever waits. Only Camera calls this."""
-        self.newest = frame
+        self.newest, self.newest_seq = frame, frame.seq
         for listener in self._listeners:
             listener()
         waiting, self._waiting = self._waiting, set()

@@ -50,10 +50,7 @@ class Orders:
 
     def waiting(self) -> Message | None:
         """The next order, or None."""
-        try:
-            return self._queue.get_nowait()
-        except queue.Empty:
-            return None
+        return None if self._queue.empty() else self._queue.get()
 
     def _read(self) -> None:
         unpacker = wire.Unpacker()

@@ -125,8 +125,10 @@ class Sender:
             self._wake.clear()
             behind = False
             began = time.monotonic()
-            for viewers in list(self._viewers.values()):
+            for broadcast, viewers in list(self._viewers.items()):
                 for viewer in viewers.copy():
+                    if viewer.subscriber.seq == broadcast.newest_seq:
+                        continue
                     now = time.monotonic()
                     if now - began > YIELD_AFTER_S:
                         await asyncio.sleep(0)
@@ -136,34 +138,26 @@ class Sender:
 
     def _offer(self, viewer: Viewer, now: float) -> bool:
         """Write the newest part if there is one and room for it; False when the viewer is left behind."""
-        if viewer.transport.is_closing():
-            # Its last part may be on the way; who does not take that is stuck as well.
-            if viewer.frames_left == 0 and viewer.transport.get_write_buffer_size():
-                self._drop_if_stuck(viewer, now)
-            return True
-        if not viewer.subscriber.is_behind:
+        transport = viewer.transport
+        if transport.is_closing():
             return True
         if not viewer.has_room():
-            self._drop_if_stuck(viewer, now)
+            # Its deadline counts from the last time it had room.
+            if now - viewer.room_at > self._send_timeout_s:
+                self.dropped_stuck += 1
+                transport.abort()
             return False
         viewer.room_at = now
         frame = viewer.subscriber.take()
-        assert frame is not None
+        if frame is None:
+            return True
         if viewer.frames_left is None:
-            viewer.transport.write(frame.part)
+            transport.write(frame.part)
             return True
         viewer.frames_left -= 1
         if viewer.frames_left > 0:
-            viewer.transport.write(frame.part)
+            transport.write(frame.part)
         else:
-            viewer.transport.write(frame.last_part)
-            viewer.transport.close()
+            transport.write(frame.last_part)
+            transport.close()
         return True
-
-    def _drop_if_stuck(self, viewer: Viewer, now: float) -> None:
-        """Its deadline counts from the last time it had room for anything."""
-        if viewer.takes():
-            viewer.room_at = now
-        elif now - viewer.room_at > self._send_timeout_s:
-            self.dropped_stuck += 1
-            viewer.transport.abort()

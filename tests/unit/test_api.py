@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from camdock import api, app
 from camdock.config import Config
 from camdock.errors import SourceMissing, SourceStalled
 from camdock.frame import jpeg_size
-from tests.unit.rig import app_of, ask, camera_of, live_camera
+from tests.unit.rig import app_of, ask, camera_of, frame_of, live_camera
 
 TOKEN = "hunter2-hunter2"
 
@@ -163,6 +164,20 @@ def test_an_old_picture_is_waited_out(tmp_path: Path) -> None:
         assert not task.done()
         worker.give()
         assert (await task).seq == 3
+
+    asyncio.run(asking())
+
+
+def test_a_notice_is_no_picture_however_fresh(tmp_path: Path) -> None:
+    async def asking() -> None:
+        camera, worker = live_camera(tmp_path)
+        camera.broadcast.publish(replace(frame_of(2), notice=True))
+        task = asyncio.create_task(api.fresh_frame(camera))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not task.done()
+        worker.give()
+        assert not (await task).notice
 
     asyncio.run(asking())
 

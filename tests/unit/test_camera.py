@@ -49,6 +49,17 @@ def test_a_missing_device_is_looked_for_every_second_and_does_not_lengthen_the_p
     assert backoff.next_s(SourceStalled("x")) == 0.2
 
 
+def test_the_first_picture_of_a_worker_resets_the_pause(tmp_path: Path) -> None:
+    camera = camera_of(tmp_path)
+    for _ in range(4):
+        camera._backoff.next_s(SourceStalled("x"))
+    worker = WorkerHere(camera)
+    worker.begin()
+    assert camera._backoff.next_s(SourceStalled("x")) == 3.2  # opening alone is no success
+    worker.give()
+    assert camera._backoff.next_s(SourceStalled("x")) == 0.2
+
+
 @pytest.mark.parametrize("error", [SourceDenied("x"), errors.DriverMissing("x")])
 def test_what_only_a_person_can_help_with_is_tried_every_half_minute(error: errors.CameraError) -> None:
     backoff = Backoff()

@@ -116,6 +116,12 @@ def test_a_marker_that_cannot_stand_before_the_scan_is_no_picture(marker: int) -
     assert whole_jpeg(jpeg[:2] + bytes((0xFF, marker, 0, 4, 0, 0)) + jpeg[2:]) is None
 
 
+def test_a_segment_that_does_not_begin_with_a_marker_is_no_picture() -> None:
+    jpeg = pillow_jpeg()
+    assert jpeg[2] == 0xFF
+    assert whole_jpeg(jpeg[:2] + b"\0" + jpeg[3:]) is None
+
+
 def test_a_segment_whose_length_cannot_be_is_no_picture() -> None:
     jpeg = pillow_jpeg()
     for length in (b"\0\0", b"\0\1", b"\xff\xff"):

@@ -87,6 +87,13 @@ def test_no_ink_touches_the_left_right_and_lower_edge(size: tuple[int, int], tex
     assert marks.any()
 
 
+@pytest.mark.parametrize("title", ["x" * 60, "long name: offline " * 5, "W" * 40])
+def test_a_long_title_keeps_its_margins_too(title: str) -> None:
+    marks = ink(picture((640, 480), title, texts=()))[29 // 3 + 4 :]
+    assert marks[:, :14].sum() == 0
+    assert marks[:, -14:].sum() == 0
+
+
 def lines_of_text(shown: np.ndarray) -> int:
     """How many rows of letters there are, counted as gaps are passed."""
     rows = ink(shown).any(axis=1)

@@ -278,6 +278,11 @@ def test_a_token_of_the_options_is_a_secret_too() -> None:
     assert source.scrub("Bearer hunter2/9, hunter2%2F9") == "Bearer ***, ***"
 
 
+def test_a_secret_that_begins_with_another_is_hidden_whole() -> None:
+    source = Source.parse("relay:http://user:hunter2@h/?x=1#token=hunter2-and-more")
+    assert source.scrub("hunter2-and-more, hunter2") == "***, ***"
+
+
 def test_an_empty_password_leaves_messages_readable() -> None:
     source = Source.parse("opencv:rtsp://admin:@h/")
     assert source.redacted == "opencv:rtsp://***@h/"

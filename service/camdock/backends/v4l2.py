@@ -6,6 +6,7 @@ Runs in: the worker.
 from __future__ import annotations
 
 import errno
+import fcntl
 import grp
 import os
 import select
@@ -22,6 +23,7 @@ from linuxpy.video.device import (
     BufferType,
     Capability,
     Device,
+    Memory,
     V4L2Error,
     VideoCapture,
     get_control,
@@ -182,6 +184,8 @@ class V4L2(Backend):
         self.late_ns = int(2.5e9 / fps) if fps else 200_000_000
         self._picture_of = self._reader()
         self.capture.open()
+        self._maps = self.capture.buffer.buffers
+        self._buffer = raw.v4l2_buffer(type=BufferType.VIDEO_CAPTURE, memory=Memory.MMAP)
         name = read_capabilities(self.descriptor).card.decode("utf-8", "replace").rstrip("\0")
         return Opened(self.source.redacted, f"{name} ({self.path})", self.size, fps, self.format)
 
@@ -254,9 +258,15 @@ class V4L2(Backend):
         return None
 
     def _take(self) -> tuple[bytes, int] | None:
-        """(bytes, captured_ns) of the next buffer, which goes straight back to the driver; None for a bad one."""
+        """(bytes, captured_ns) of the next buffer, which goes straight back to the driver; None for a bad one.
+
+        linuxpy's own reader makes two structures and copies one for every frame; this uses one of its structures.
+        """
+        buffer = self._buffer
         try:
-            data, buffer = self.capture.buffer.raw_grab()
+            fcntl.ioctl(self.descriptor, IOC.DQBUF, buffer)
+            data = self._maps[buffer.index][: buffer.bytesused]
+            fcntl.ioctl(self.descriptor, IOC.QBUF, buffer)
         except BlockingIOError:
             return None
         except OSError as error:
