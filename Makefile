@@ -96,7 +96,7 @@ test: $(TEST) ## Unit and process tests; ARGS= goes to pytest
 	@$(SHELL_WORDS)
 	part "test bed" tests/testbed/packages.sh
 	[ "$$failed" = 0 ] || exit 1
-	part "tests on Python $$($(PY) -c 'import platform; print(platform.python_version())')" $(PY) -m pytest $(ARGS)
+	part "tests on Python $$($(PY) -c 'import platform; print(platform.python_version())')" $(PY) -m pytest -m "not slow" $(ARGS)
 	exit "$$failed"
 
 .PHONY: lint
@@ -127,18 +127,15 @@ bench: $(TEST) ## Speed, peers beside us, on a quiet machine; ARGS=--short
 	exec $(PY) -m tests.bench $(ARGS)
 
 .PHONY: verify
-verify: $(TEST) $(LINT) ## What `make test` leaves out: lint, pins, the page, a short bench, the other Pythons
+verify: $(TEST) $(LINT) ## What `make test` leaves out: lint, pins, slow tests, the page, old and other versions
 	@$(SHELL_WORDS)
 	part "lint" $(AGAIN) lint
+	part "test bed" tests/testbed/packages.sh chromium
 	part "pins" tests/testbed/pins.sh $(PY)
-	if [ -d tests/page ]; then
-	  part "test bed" tests/testbed/packages.sh chromium
-	  part "page" $(PY) -m pytest tests/page
-	else skipped "page" "there is no tests/page yet"
-	fi
-	if [ -f tests/bench/__main__.py ]; then part "bench" $(AGAIN) bench ARGS=--short
-	else skipped "bench" "there is no tests/bench/__main__.py yet"
-	fi
+	part "slow tests" $(PY) -m pytest -m slow
+	part "page" $(PY) -m pytest tests/page
+	part "bench" $(AGAIN) bench ARGS=--short
+	part "oldest FastAPI and uvicorn" tests/testbed/oldest.sh $(PY)
 	for version in 3.11 3.12 3.13; do
 	  [ "$$version" != "$$($(PY) -c 'import sys; print("%d.%d" % sys.version_info[:2])')" ] || continue
 	  other=

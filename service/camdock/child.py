@@ -236,6 +236,8 @@ class Child:
                     return
         except wire.WireBroken as error:
             self._end_reading(f"it broke the wire: {error}")
+        except (LookupError, TypeError, ValueError, ArithmeticError) as error:  # fields that are not as agreed
+            self._end_reading(f"it broke the wire: {error!r}")
         except Exception as error:  # noqa: BLE001 - not ours to judge: it ends the watch, and is raised there
             self._raised = error
             self._end_reading("")

@@ -140,12 +140,12 @@ class Sender:
         """Write the newest part if there is one and room for it; False when the viewer is left behind."""
         transport = viewer.transport
         if transport.is_closing():
+            # Its last part may be on the way; who does not take that is stuck as well.
+            if viewer.frames_left == 0 and transport.get_write_buffer_size():
+                self._drop_if_stuck(viewer, now)
             return True
         if not viewer.has_room():
-            # Its deadline counts from the last time it had room.
-            if now - viewer.room_at > self._send_timeout_s:
-                self.dropped_stuck += 1
-                transport.abort()
+            self._drop_if_stuck(viewer, now)
             return False
         viewer.room_at = now
         frame = viewer.subscriber.take()
@@ -161,3 +161,11 @@ class Sender:
             transport.write(frame.last_part)
             transport.close()
         return True
+
+    def _drop_if_stuck(self, viewer: Viewer, now: float) -> None:
+        """Its deadline counts from the last time it had room for anything."""
+        if viewer.takes():
+            viewer.room_at = now
+        elif now - viewer.room_at > self._send_timeout_s:
+            self.dropped_stuck += 1
+            viewer.transport.abort()
