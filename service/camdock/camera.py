@@ -177,6 +177,8 @@ class Camera:
         """Begin: returns at once, the source opens in the background."""
         log.info("%s: source %s", self.name, self.source.redacted)
         self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._say_why())]
+        for task in self._tasks:
+            task.add_done_callback(self._must_not_end)
 
     async def stop(self) -> None:
         """End the worker and everything else, within about 3 s."""
@@ -186,6 +188,10 @@ class Camera:
         self._tasks = []
         if self._survivor is not None:
             self._survivor.abandon()
+
+    def _must_not_end(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("%s: a mistake in Camdock, please report it", self.name, exc_info=error)
 
     async def _run(self) -> None:
         while True:
@@ -296,8 +302,8 @@ class Camera:
             session.drops = Counter(meta["drops"])
         self._seq += 1
         self._frames += 1
+        self._size = size
         if self._state is not State.LIVE:
-            self._size = size
             self._turn(State.LIVE, None)
             self._backoff.reset()
         elif self._last_captured_ns is not None:

@@ -61,6 +61,8 @@ class Child:
         self._ended = False  # nothing more will come
         self._why_ended = ""
         self._raised: Exception | None = None
+        self._gone = asyncio.Event()  # set while there is no process
+        self._gone.set()
         self._log_line = b""
         self._log_budget = float(LOG_LINES_PER_S)
         self._log_at = time.monotonic()
@@ -68,10 +70,23 @@ class Child:
         self._last_words: deque[str] = deque(maxlen=LAST_WORDS)
 
     async def __aenter__(self) -> Self:
-        self._loop = asyncio.get_running_loop()
-        frames_in, frames_out = os.pipe()
-        log_in, log_out = os.pipe()
         try:
+            self._start()
+        except OSError as error:  # no descriptors, no memory, no processes left
+            raise WorkerDied(
+                f"{self._label}: its process cannot be started: {error}", "`ulimit -a` and `free` say what ran out"
+            ) from error
+        return self
+
+    def _start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        with contextlib.ExitStack() as undo, contextlib.ExitStack() as its_ends:
+            frames_in, frames_out = os.pipe()
+            undo.callback(os.close, frames_in)
+            its_ends.callback(os.close, frames_out)
+            log_in, log_out = os.pipe()
+            undo.callback(os.close, log_in)
+            its_ends.callback(os.close, log_out)
             with contextlib.suppress(OSError):  # above the user's quota of pipe pages: the default size works too
                 fcntl.fcntl(frames_out, fcntl.F_SETPIPE_SZ, wire.PIPE_BYTES)
             self._process = subprocess.Popen(
@@ -82,25 +97,22 @@ class Child:
                 bufsize=0,
                 start_new_session=True,
             )
-        except BaseException:
-            os.close(frames_in)
-            os.close(log_in)
-            raise
-        finally:
-            os.close(frames_out)
-            os.close(log_out)
-        self._guard.hold(self._process.pid)
-        assert self._process.stdin is not None
+            assert self._process.stdin is not None
+            undo.callback(self._process.wait)
+            undo.callback(self._kill)
+            undo.callback(self._process.stdin.close)
+            self._pidfd = os.pidfd_open(self._process.pid)
+            undo.callback(os.close, self._pidfd)
+            self._guard.hold(self._process.pid)
+            undo.pop_all()
         self._orders = self._process.stdin.fileno()
         self._frames, self._log = frames_in, log_in
-        self._pidfd = os.pidfd_open(self._process.pid)
         for descriptor in (self._orders, self._frames, self._log):
             os.set_blocking(descriptor, False)
+        self._gone.clear()
         self._loop.add_reader(self._frames, self._on_frames)
         self._loop.add_reader(self._log, self._on_log)
-        self._gone = asyncio.Event()
         self._loop.add_reader(self._pidfd, self._on_exit)
-        return self
 
     @property
     def pid(self) -> int:

@@ -287,3 +287,19 @@ def test_the_service_stops_in_time_with_a_worker_that_cannot_be_killed(start: St
         assert service.process.wait(10) == 0
         assert time.monotonic() - began < 3
         stuck.release()
+
+
+def test_a_service_without_descriptors_left_says_so_and_recovers(start: StartService) -> None:
+    service = start("synthetic:")
+    service.until_state("live")
+    api = psutil.Process(service.process.pid)
+    worker = service.worker()
+    soft, hard = api.rlimit(psutil.RLIMIT_NOFILE)
+    # Room for the questions that the test asks, none for the four descriptors of a worker.
+    api.rlimit(psutil.RLIMIT_NOFILE, (api.num_fds() + 1, hard))
+    worker.kill()
+    until(lambda: "cannot be started" in service.log, 5, lambda: service.log)
+    api.rlimit(psutil.RLIMIT_NOFILE, (soft, hard))
+    camera = service.until_state("live")
+    assert camera["restarts"]["worker_died"] >= 2
+    assert "a mistake in Camdock" not in service.log
