@@ -298,7 +298,7 @@ def test_a_service_without_descriptors_left_says_so_and_recovers(start: StartSer
     # Room for the questions that the test asks, none for the four descriptors of a worker.
     api.rlimit(psutil.RLIMIT_NOFILE, (api.num_fds() + 1, hard))
     worker.kill()
-    until(lambda: "cannot be started" in service.log, 5, lambda: service.log)
+    until(lambda: "camera: its process cannot be started" in service.log, 5, lambda: service.log)
     api.rlimit(psutil.RLIMIT_NOFILE, (soft, hard))
     camera = service.until_state("live")
     assert camera["restarts"]["worker_died"] >= 2
