@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import gc
 import logging
 import logging.config
@@ -23,6 +24,7 @@ from camdock.source import KINDS
 
 EXIT_CONFIG = 2
 EXIT_PORT = 3
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
 def _epilog() -> str:
@@ -130,6 +132,10 @@ def _serve(config: Config, listener: socket.socket) -> int:
     # Every viewer is a file descriptor, and many systems begin with a limit of 1024.
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 65536)), hard))
+    with contextlib.suppress(AttributeError):  # glibc; for the reason see child.KEEP_MEMORY, which the environment sets
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_THRESHOLD, 4 << 20)
+        libc.mallopt(_M_TRIM_THRESHOLD, 16 << 20)
     app = build(config)
     server = uvicorn.Server(
         uvicorn.Config(
