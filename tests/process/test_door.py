@@ -157,8 +157,7 @@ def test_what_stands_behind_a_stream_s_request_is_harmless(service: Service, beh
 
 def test_garbage_behind_a_request_does_not_cost_its_answer(service: Service) -> None:
     with connect(service.port, request("/health/live") + GARBAGE) as client:
-        status, headers, _ = read_answer(client)
-        assert (status, headers["connection"]) == (200, "close")
+        assert read_answer(client)[0] == 200
         assert read_all(client) == b""
 
 

@@ -70,7 +70,9 @@ def resources(service: Service, seconds: float = 3.0) -> tuple[int, int]:
 
 
 # Twice with every change, twenty times in `make verify`.
-several_times = pytest.mark.parametrize("cycles", [2, pytest.param(20, marks=[pytest.mark.slow, pytest.mark.timeout(240)])])
+several_times = pytest.mark.parametrize(
+    "cycles", [2, pytest.param(20, marks=[pytest.mark.slow, pytest.mark.timeout(240)])]
+)
 
 
 @several_times
@@ -89,9 +91,7 @@ def test_pictures_come_back_from_every_fault(start: StartService, cycles: int) -
         until(
             lambda: (gaps.look(), all(len(gaps.gaps[name]) >= cycles for name in FAULTS))[1],
             cycles * 8 + 10,
-            lambda: (
-                f"{cycles} of each: { {name: len(found) for name, found in gaps.gaps.items()} }; log:\n{service.log[-3000:]}"
-            ),
+            lambda: f"{cycles} of each: { {name: len(g) for name, g in gaps.gaps.items()} }\n{service.log[-3000:]}",
             0.03,
         )
     elapsed = time.monotonic() - began

@@ -265,25 +265,25 @@ class V4L2(Backend):
         buffer = self._buffer
         try:
             fcntl.ioctl(self.descriptor, IOC.DQBUF, buffer)
+            # All that is wanted of it is read before it goes back: QBUF writes into the structure too.
             data = self._maps[buffer.index][: buffer.bytesused]
+            flags, sequence = buffer.flags, buffer.sequence
+            stamp = buffer.timestamp.secs * 1_000_000_000 + buffer.timestamp.usecs * 1000
             fcntl.ioctl(self.descriptor, IOC.QBUF, buffer)
         except BlockingIOError:
             return None
         except OSError as error:
             raise error_of(error, self.path) from error
-        if self._last_sequence is not None and buffer.sequence > self._last_sequence + 1:
-            self.drops["lost"] += buffer.sequence - self._last_sequence - 1
-        self._last_sequence = buffer.sequence
-        if buffer.flags & _FLAG_ERROR or not data:
+        if self._last_sequence is not None and sequence > self._last_sequence + 1:
+            self.drops["lost"] += sequence - self._last_sequence - 1
+        self._last_sequence = sequence
+        if flags & _FLAG_ERROR or not data:
             self.drops["broken"] += 1
             return None
         now = time.monotonic_ns()
-        captured_ns = now
-        if buffer.flags & _TIMESTAMP_MASK == _FLAG_MONOTONIC:
-            stamp = buffer.timestamp.secs * 1_000_000_000 + buffer.timestamp.usecs * 1000
-            # Some drivers' clocks drift or start at nought; a stamp that cannot be true is not used.
-            captured_ns = stamp if now - 10_000_000_000 < stamp <= now else now
-        return data, captured_ns
+        # Some drivers' clocks drift or start at nought; a stamp that cannot be true is not used.
+        is_true = flags & _TIMESTAMP_MASK == _FLAG_MONOTONIC and now - 10_000_000_000 < stamp <= now
+        return data, stamp if is_true else now
 
     # --- settings -------------------------------------------------------------------------------------------------
 
