@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.tools import build, frames
 from tests.tools.service import Service
 
 StartService = Callable[..., Service]
@@ -23,3 +24,19 @@ def start(tmp_path: Path) -> Iterator[StartService]:
             return stack.enter_context(Service({**given, **environment}, tmp_path, arguments))
 
         yield begin
+
+
+@pytest.fixture
+def fake_camera(tmp_path: Path) -> Callable[..., dict[str, str]]:
+    """fake_camera(...): the environment in which /dev/video7 is a camera."""
+
+    def environment(**more: str) -> dict[str, str]:
+        return {
+            "LD_PRELOAD": str(build.ensure("fakev4l2")),
+            "FAKEV4L2": "/dev/video7",
+            "FAKEV4L2_JPEGS": str(frames.camera_frames((640, 480), (1280, 720))),
+            "FAKEV4L2_STATE": str(tmp_path),
+            **more,
+        }
+
+    return environment

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import socket
 import time
@@ -209,7 +210,8 @@ def answer_to(service: Service, data: bytes) -> bytes:
     client = connect(service.port, timeout_s=ANSWERED_WITHIN_S + 2)  # beyond the keep-alive time-out of 5 s
     try:
         client.sendall(data)
-        client.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(OSError):  # it has refused and closed already
+            client.shutdown(socket.SHUT_WR)
         return read_all(client)
     except (BrokenPipeError, ConnectionResetError):
         return b""  # closed while we sent

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import signal
+import statistics
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -59,14 +60,14 @@ class Gaps:
 
 
 def resources(service: Service, seconds: float = 3.0) -> tuple[int, int]:
-    """The least file descriptors (without those of running workers) and threads of the API process for a while."""
+    """File descriptors (without those of running workers) and threads that the API process mostly has for a while."""
     api = psutil.Process(service.process.pid)
-    least = []
+    seen = []
     due = time.monotonic() + seconds
     while time.monotonic() < due:
-        least.append((api.num_fds() - 4 * len(api.children()), api.num_threads()))
+        seen.append((api.num_fds() - 4 * len(api.children()), api.num_threads()))
         time.sleep(0.02)
-    return min(fds for fds, _ in least), min(threads for _, threads in least)
+    return statistics.mode(fds for fds, _ in seen), min(threads for _, threads in seen)
 
 
 # Twice with every change, twenty times in `make verify`.
@@ -106,9 +107,12 @@ def test_pictures_come_back_from_every_fault(start: StartService, cycles: int) -
     # One that is dead or hanging changes nothing for the others.
     assert (service.camera("good")["frames"] - good_before) / elapsed > 30 * 0.95
     assert not service.camera("good")["restarts"]
-    after_fds, after_threads = resources(service)
-    assert after_fds <= fds
-    assert after_threads <= threads
+
+    def nothing_left() -> bool:
+        after_fds, after_threads = resources(service)
+        return after_fds <= fds and after_threads <= threads
+
+    until(nothing_left, 15, lambda: f"{resources(service)}, before: {(fds, threads)}")
 
 
 @several_times

@@ -1,0 +1,144 @@
+"""V4L2 cameras: what they send arrives whole, in order, in its true colours; what they cannot do is said."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import statistics
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.process.conftest import StartService
+from tests.tools.pictures import numbers, watch
+from tests.tools.service import until
+
+
+def test_mjpg_is_passed_through_byte_for_byte(start: StartService, fake_camera: Callable[..., dict[str, str]]) -> None:
+    environment = fake_camera()
+    service = start("v4l2:/dev/video7?size=640x480&fps=30&format=MJPG", **environment)
+    pictures = watch(service, fps=30)
+    folder = Path(environment["FAKEV4L2_JPEGS"]) / "640x480"
+    originals = {hashlib.sha256(file.read_bytes()[2:]).digest() for file in folder.glob("*.jpg")}
+    sequence = []
+    for picture in pictures:
+        assert picture.jpeg[:10] == b"\xff\xd8\xff\xfe\x00\x16FV4L"
+        sequence.append(int.from_bytes(picture.jpeg[10:18], "little"))
+        assert hashlib.sha256(picture.jpeg[26:]).digest() in originals
+    assert [after - before for before, after in pairwise(sequence)] == [1] * (len(sequence) - 1)
+    numbers(pictures[:10])
+
+
+@pytest.mark.parametrize("pixel_format", ["YUYV", "NV12", "YU12", "GREY", "RGB3", "BGR3"])
+def test_raw_formats_are_encoded_and_show_the_same_scene(
+    start: StartService, fake_camera: Callable[..., dict[str, str]], pixel_format: str
+) -> None:
+    environment = fake_camera(FAKEV4L2_FORMATS=pixel_format)
+    service = start(f"v4l2:/dev/video7?size=640x480&fps=30&format={pixel_format}", **environment)
+    pictures = watch(service, 60, 30)
+    shown = numbers(pictures)
+    assert len(set(shown)) == len(shown)
+    assert shown == sorted(shown)
+    # The colours of the photograph that the camera shows, not swapped and not shifted.
+    originals = sorted((Path(environment["FAKEV4L2_JPEGS"]) / "640x480").glob("*.ppm"))
+    original = originals[shown[0] % len(originals)]
+    mode = "L" if pixel_format == "GREY" else "RGB"
+    ours, theirs = (
+        Image.open(io.BytesIO(data))
+        .convert(mode)
+        .crop((0, 64, 640, 480))
+        .resize((20, 13), Image.Resampling.BOX)
+        .tobytes()
+        for data in (pictures[0].jpeg, original.read_bytes())
+    )
+    assert statistics.mean(abs(a - b) for a, b in zip(ours, theirs, strict=True)) < 6
+
+
+def test_a_camera_without_huffman_tables_is_mended(
+    start: StartService, fake_camera: Callable[..., dict[str, str]]
+) -> None:
+    service = start("v4l2:/dev/video7?size=640x480&format=MJPG", **fake_camera(FAKEV4L2_NODHT="1"))
+    pictures = watch(service, 30)
+    numbers(pictures)
+    assert all(b"\xff\xc4" in picture.jpeg[:1000] for picture in pictures)
+
+
+@pytest.mark.parametrize("fault", ["FAKEV4L2_BROKEN", "FAKEV4L2_ERRFLAG"])
+def test_broken_frames_are_dropped_and_counted(
+    start: StartService, fake_camera: Callable[..., dict[str, str]], tmp_path: Path, fault: str
+) -> None:
+    switch = tmp_path / "switch"
+    service = start("v4l2:/dev/video7?size=640x480&format=MJPG", **fake_camera(**{fault: str(switch)}))
+    service.until_state("live")
+    switch.touch()
+    until(lambda: service.camera()["state"] == "stalled", 5, "nothing but broken frames is a stall")
+    switch.unlink()
+    service.until_state("live")
+    assert service.camera()["drops"]["broken"] >= 10
+    assert f'camdock_dropped_frames_total{{camera="camera",reason="broken"}} {service.camera()["drops"]["broken"]}' in (
+        service.get("/metrics").body.decode()
+    )
+
+
+def test_exposure_and_gain_reach_the_camera(start: StartService, fake_camera: Callable[..., dict[str, str]]) -> None:
+    service = start("v4l2:/dev/video7?size=640x480&exposure_us=5000&gain=2", **fake_camera())
+    settings = service.until_state("live")["settings"]
+    assert settings["applied"] == {"exposure_us": 5000, "gain": 2.0, "auto_exposure": False}
+    answer = service.ask("PUT", "/cameras/camera/settings", {"exposure_us": 12_340})
+    assert answer.json()["applied"]["exposure_us"] == 12_300, "the camera counts in 100 us"
+    automatic = service.ask("PUT", "/cameras/camera/settings", {"auto_exposure": True}).json()["applied"]
+    assert automatic["auto_exposure"] is True
+    low, high = settings["limits"]["exposure_us"]
+    refused = service.ask("PUT", "/cameras/camera/settings", {"exposure_us": high + 1})
+    assert refused.status == 422
+    assert refused.json()["code"] == "setting_out_of_range"
+    assert str(low) in refused.json()["hint"]
+
+
+def test_a_format_that_the_camera_lacks_is_named_with_those_it_has(
+    start: StartService, fake_camera: Callable[..., dict[str, str]]
+) -> None:
+    reason = start("v4l2:/dev/video7?format=NV12", **fake_camera()).until_state("offline")["reason"]
+    assert "NV12" in reason["message"]
+    assert "MJPG, YUYV" in reason["hint"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        ("FAKEV4L2_DENIED", "source_denied"),
+        ("FAKEV4L2_BUSY", "source_busy"),
+        ("FAKEV4L2_GONE", "source_missing"),
+    ],
+)
+def test_a_camera_that_cannot_be_opened_says_why(
+    start: StartService, fake_camera: Callable[..., dict[str, str]], tmp_path: Path, fault: str, code: str
+) -> None:
+    switch = tmp_path / "switch"
+    switch.touch()
+    reason = start("v4l2:/dev/video7", **fake_camera(**{fault: str(switch)})).until_state("offline")["reason"]
+    assert reason["code"] == code
+    assert "/dev/video7" in reason["message"]
+    assert reason["hint"]
+
+
+def test_auto_takes_the_camera_waits_for_it_and_never_replaces_it(
+    start: StartService, fake_camera: Callable[..., dict[str, str]], tmp_path: Path
+) -> None:
+    gone = tmp_path / "gone"
+    gone.touch()
+    service = start(**fake_camera(FAKEV4L2_GONE=str(gone)))
+    camera = service.until_state("live")
+    assert camera["source"].startswith("synthetic:")
+    assert "no camera found" in camera["source"]
+    gone.unlink()
+    until(lambda: service.camera()["source"] == "v4l2:/dev/video7", 10, "the camera that appeared is taken")
+    service.until_state("live")
+    gone.touch()
+    assert service.until_state("offline")["reason"]["code"] == "source_missing"
+    assert service.camera()["source"] == "v4l2:/dev/video7", "an unplugged camera is waited for"
+    gone.unlink()
+    service.until_state("live")

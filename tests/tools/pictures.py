@@ -1,0 +1,42 @@
+"""What the tests of sources look at: pictures of a live camera, their rate, the numbers drawn into them."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from PIL import Image
+
+from tests.tools import frames
+from tests.tools.service import Picture, Service
+
+RATE_WITHIN = 0.05
+
+
+def rate(pictures: list[Picture]) -> float:
+    """Pictures per second by their times of capture."""
+    stamps = [float(picture.headers["x-timestamp"]) for picture in pictures]
+    return (len(stamps) - 1) / (stamps[-1] - stamps[0])
+
+
+def numbers(pictures: list[Picture]) -> list[int]:
+    """The numbers drawn into the pictures; decodes every one, strictly."""
+    found = []
+    for picture in pictures:
+        Image.open(io.BytesIO(picture.jpeg)).load()
+        found.append(frames.read_number(picture.jpeg))
+    return found
+
+
+def watch(service: Service, count: int = 90, fps: float | None = None) -> list[Picture]:
+    """So many pictures of a camera that is live; with `fps` at that rate, within 5 %, in one of three tries.
+
+    A machine that does something else for a moment loses pictures; a service that cannot keep the rate never keeps it.
+    """
+    service.until_state("live")
+    with service.stream() as viewer:
+        for _ in range(3):
+            pictures = viewer.take(count)
+            if fps is None or rate(pictures) == pytest.approx(fps, rel=RATE_WITHIN):
+                return pictures
+    raise AssertionError(f"{rate(pictures):.2f} pictures per second instead of {fps}")
