@@ -96,7 +96,7 @@ test: $(TEST) ## Unit and process tests; ARGS= goes to pytest
 	@$(SHELL_WORDS)
 	part "test bed" tests/testbed/packages.sh
 	[ "$$failed" = 0 ] || exit 1
-	part "tests on Python $$($(PY) -c 'import platform; print(platform.python_version())')" $(PY) -m pytest -n 4 --dist loadfile --no-loadscope-reorder -m "not slow" $(ARGS)
+	part "tests on Python $$($(PY) -c 'import platform; print(platform.python_version())')" $(PY) -m pytest -n 5 --dist worksteal -m "not slow" $(ARGS)
 	exit "$$failed"
 
 .PHONY: lint

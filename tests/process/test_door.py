@@ -42,7 +42,7 @@ def running(folder: Path, loop: str, source: str) -> Service:
     return Service(environment, folder)
 
 
-@pytest.fixture(scope="module", params=["uvloop", "asyncio"])
+@pytest.fixture(scope="module", params=["uvloop", pytest.param("asyncio", marks=pytest.mark.slow)])
 def loop(request: pytest.FixtureRequest) -> str:
     """Which event loop."""
     if request.param == "uvloop":

@@ -140,6 +140,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     with Service(environment, tmp_path_factory.mktemp("guarded")) as service:
         until(lambda: service.get("/health/ready").status == 200, 15, "the camera is live")
         yield service
+        assert service.get(f"/cameras?token={quote(TOKEN, safe='')}").status == 200
         assert TOKEN not in service.log
         assert quote(TOKEN, safe="") not in service.log
         assert "***" in service.log, "no address with a token was logged, so nothing was proved"

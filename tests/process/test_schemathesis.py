@@ -21,7 +21,7 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 from tests.tools.raw import connect, open_files, read_all, request, reset, until_nobody_looks
 from tests.tools.service import Service
 
-EXAMPLES = 70  # of each operation and mode
+FEW, MANY = 15, 150  # examples of each operation and mode: with every change, and in `make verify`
 ANSWERED_WITHIN_S = 5
 FRAMES = TypeAdapter(Annotated[int, Field(ge=1, le=10**9)])  # as the service reads ?frames=
 
@@ -65,13 +65,13 @@ class Bounded(requests.Session):
 
 
 def keeps_to_its_description(
-    operation: Any, mode: GenerationMode, session: requests.Session, overridden: dict[str, Any]
+    operation: Any, mode: GenerationMode, session: requests.Session, overridden: dict[str, Any], examples: int
 ) -> set[int]:
     """The statuses that one operation answers to generated requests; fails where it answers what it should not."""
     seen = set()
 
     @settings(
-        max_examples=EXAMPLES, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
+        max_examples=examples, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
     )
     @given(case=operation.as_strategy(generation_mode=mode, **overridden))
     def keeps(case: schemathesis.Case) -> None:
@@ -85,10 +85,13 @@ def keeps_to_its_description(
     return seen
 
 
+@pytest.mark.parametrize("examples", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", [None, "camera"], ids=["any camera", "the camera"])
 @pytest.mark.parametrize("mode", list(GenerationMode))
 @pytest.mark.timeout(100)
-def test_every_operation_keeps_to_its_description(service: Service, mode: GenerationMode, name: str | None) -> None:
+def test_every_operation_keeps_to_its_description(
+    service: Service, mode: GenerationMode, name: str | None, examples: int
+) -> None:
     schema = schemathesis.openapi.from_url(f"http://127.0.0.1:{service.port}/openapi.json")
     answered: dict[str, set[int]] = {}
     with Bounded() as session:
@@ -104,7 +107,7 @@ def test_every_operation_keeps_to_its_description(service: Service, mode: Genera
             ]:
                 continue  # nothing that could be wrong
             overridden = {"path_parameters": {"name": name}} if name else {}
-            answered[operation.label] = keeps_to_its_description(operation, mode, session, overridden)
+            answered[operation.label] = keeps_to_its_description(operation, mode, session, overridden, examples)
     wanted = {"positive": 200, "negative": 422}[mode.value]
     assert len(answered) >= 3
     for label, seen in answered.items():
