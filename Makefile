@@ -51,6 +51,17 @@ part() { # part NAME COMMAND...: runs it, says how long it took, remembers a fai
   local took=$$(( ($${EPOCHREALTIME/[.,]/} - began) / 100000 ))
   printf -- '-- %s: %s, %d.%d s\n' "$$name" "$$result" $$((took / 10)) $$((took % 10))
 }
+# again PYTEST... [-- MORE...]: what failed is run once more, without MORE, alone and in sight. A deadline may be missed
+# because of a neighbour on the machine; a test that fails only then says nothing about the code.
+again() {
+  local command=() more=()
+  while [ $$# -gt 0 ] && [ "$$1" != -- ]; do command+=("$$1"); shift; done
+  if [ $$# -gt 0 ]; then shift; more=("$$@"); fi
+  "$${command[@]}" "$${more[@]}" || {
+    printf '== once more, what failed\n'
+    "$${command[@]}" --last-failed --last-failed-no-failures none
+  }
+}
 skipped() { printf '== %s\n-- %s: skipped, %s\n' "$$1" "$$1" "$$2"; }
 one_at_a_time() { exec 9<Makefile; ! command -v flock >/dev/null || flock 9; } # pip, under `make -j`
 packages() { # packages EXTRA: the lines of that extra in pyproject.toml
@@ -96,7 +107,8 @@ test: $(TEST) ## Unit and process tests; ARGS= goes to pytest
 	@$(SHELL_WORDS)
 	part "test bed" tests/testbed/packages.sh
 	[ "$$failed" = 0 ] || exit 1
-	part "tests on Python $$($(PY) -c 'import platform; print(platform.python_version())')" $(PY) -m pytest -n 5 --dist worksteal -m "not slow" $(ARGS)
+	side_by_side() { again $(PY) -m pytest -m "not slow" $(ARGS) -- -n 5 --dist worksteal; }
+	part "tests on Python $$($(PY) -c 'import platform; print(platform.python_version())')" side_by_side
 	exit "$$failed"
 
 .PHONY: lint
@@ -132,8 +144,8 @@ verify: $(TEST) $(LINT) ## What `make test` leaves out: lint, pins, slow tests, 
 	part "lint" $(AGAIN) lint
 	part "test bed" tests/testbed/packages.sh chromium
 	part "pins" tests/testbed/pins.sh $(PY)
-	part "slow tests" $(PY) -m pytest -m slow
-	part "page" $(PY) -m pytest tests/page
+	part "slow tests" again $(PY) -m pytest -m slow
+	part "page" again $(PY) -m pytest tests/page
 	part "bench" $(AGAIN) bench ARGS=--short
 	part "oldest FastAPI and uvicorn" tests/testbed/oldest.sh $(PY)
 	for version in 3.11 3.12 3.13; do

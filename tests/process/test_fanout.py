@@ -134,6 +134,7 @@ def test_a_viewer_stuck_in_its_last_picture_is_dropped_too(start: StartService, 
         until_nobody_looks(service, files)
 
 
+@pytest.mark.slow  # its reader must be let read all the while
 def test_a_viewer_that_takes_long_over_one_picture_is_kept(start: StartService, large: str) -> None:
     service = start(large, CAMDOCK_SEND_TIMEOUT_S=str(TIMEOUT_S))
     service.until_state("live")

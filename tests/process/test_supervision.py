@@ -17,7 +17,7 @@ from PIL import Image
 from tests.process.conftest import StartService
 from tests.tools import build, frames
 from tests.tools.fuse import StuckFile
-from tests.tools.service import Pulse, Service, until
+from tests.tools.service import RESPONSIVE_MS, Pulse, Service, until
 
 AGAIN_WITHIN_S = 1.0 + 1.5  # the deadline at 30 fps, and what a restart may take
 GOOD_FRAMES = 30  # a good second between two faults
@@ -70,9 +70,9 @@ def resources(service: Service, seconds: float = 3.0) -> tuple[int, int]:
     return statistics.mode(fds for fds, _ in seen), min(threads for _, threads in seen)
 
 
-# Once with every change, twenty times in `make verify`.
+# Twice with every change, twenty times in `make verify`.
 several_times = pytest.mark.parametrize(
-    "cycles", [1, pytest.param(20, marks=[pytest.mark.slow, pytest.mark.timeout(240)])]
+    "cycles", [2, pytest.param(20, marks=[pytest.mark.slow, pytest.mark.timeout(240)])]
 )
 
 
@@ -103,7 +103,7 @@ def test_pictures_come_back_from_every_fault(start: StartService, cycles: int) -
         assert worst[name] < AGAIN_WITHIN_S, (name, gaps.gaps[name], service.log[-3000:])
         assert reason in gaps.reasons[name], (name, gaps.reasons[name])
     assert not pulse.failures
-    assert pulse.percentile_ms(99) < 50
+    assert pulse.percentile_ms(99) < RESPONSIVE_MS
     # One that is dead or hanging changes nothing for the others.
     assert (service.camera("good")["frames"] - good_before) / elapsed > 30 * 0.95
     assert not service.camera("good")["restarts"]
@@ -144,7 +144,7 @@ def test_an_unplugged_or_stalled_v4l2_camera_comes_back(start: StartService, tmp
             worst[kind] = max(worst[kind], time.monotonic() - mended)
     print({kind: f"worst {seconds:.2f} s" for kind, seconds in worst.items()}, f"p99 {pulse.percentile_ms(99):.1f} ms")
     assert max(worst.values()) < AGAIN_WITHIN_S
-    assert pulse.percentile_ms(99) < 50
+    assert pulse.percentile_ms(99) < RESPONSIVE_MS
     assert not pulse.failures
 
 
@@ -248,7 +248,7 @@ def test_a_driver_that_floods_its_log_costs_nobody_else(start: StartService) -> 
     before = service.camera("quiet")["frames"]
     with Pulse(service.port) as pulse:
         until(lambda: service.camera("quiet")["frames"] > before + 60, 5, "60 frames of the quiet one")
-    assert pulse.percentile_ms(99) < 50
+    assert pulse.percentile_ms(99) < RESPONSIVE_MS
     assert service.log_path.stat().st_size < 100_000
     assert "more lines left out" in service.log
 
@@ -271,7 +271,7 @@ def test_a_worker_that_survives_sigkill_is_reported_and_its_device_left_alone(
         with Pulse(service.port) as pulse:
             before = service.camera("fine")["frames"]
             until(lambda: service.camera("fine")["frames"] > before + 60, 5, "the other one goes on")
-        assert pulse.percentile_ms(99) < 50
+        assert pulse.percentile_ms(99) < RESPONSIVE_MS
         assert service.worker("stuck").pid == worker.pid
         stuck.release()
         psutil.wait_procs([worker], 5)
