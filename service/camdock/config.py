@@ -113,9 +113,13 @@ class Config(BaseSettings):
         if self.host.lower() == "localhost":
             return True
         try:
-            return ipaddress.ip_address(self.host.strip("[]")).is_loopback
+            address = ipaddress.ip_address(self.host.strip("[]"))
         except ValueError:
             return False
+        mapped = getattr(
+            address, "ipv4_mapped", None
+        )  # ::ffff:127.0.0.1; Python before 3.12.4 does not look through it
+        return bool((mapped or address).is_loopback)
 
     @property
     def hosts(self) -> tuple[str, ...]:

@@ -145,7 +145,7 @@ def test_every_mistake_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- the open door ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "camera.lan", "::ffff:127.0.0.1", "0", "127.1"])
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "camera.lan", "0", "127.1"])
 def test_listening_to_the_network_is_refused_with_both_ways_out(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
     message = refused(monkeypatch, HOST=host)
     assert f"listening on {host} opens the cameras to the network, so nothing was started" in message
