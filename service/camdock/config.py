@@ -118,7 +118,7 @@ class Config(BaseSettings):
             return False
         mapped = getattr(
             address, "ipv4_mapped", None
-        )  # ::ffff:127.0.0.1; Python before 3.12.4 does not look through it
+        )  # ::ffff:127.0.0.1, opaque to Python before 3.12.4
         return bool((mapped or address).is_loopback)
 
     @property
