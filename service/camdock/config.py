@@ -116,9 +116,7 @@ class Config(BaseSettings):
             address = ipaddress.ip_address(self.host.strip("[]"))
         except ValueError:
             return False
-        mapped = getattr(
-            address, "ipv4_mapped", None
-        )  # ::ffff:127.0.0.1, opaque to Python before 3.12.4
+        mapped = getattr(address, "ipv4_mapped", None)  # ::ffff:127.0.0.1, opaque to Python before 3.12.4
         return bool((mapped or address).is_loopback)
 
     @property
