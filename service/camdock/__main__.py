@@ -126,6 +126,7 @@ def _serve(config: Config, listener: socket.socket) -> int:
     import uvicorn
 
     from camdock.app import build
+    from camdock.child import KEEP_BELOW, KEEP_FREE
     from camdock.server import DoorProtocol
 
     logging.config.dictConfig(_log_settings(config.log_level))
@@ -134,8 +135,8 @@ def _serve(config: Config, listener: socket.socket) -> int:
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 65536)), hard))
     with contextlib.suppress(AttributeError):  # glibc; for the reason see child.KEEP_MEMORY, which the environment sets
         libc = ctypes.CDLL(None)
-        libc.mallopt(_M_MMAP_THRESHOLD, 4 << 20)
-        libc.mallopt(_M_TRIM_THRESHOLD, 16 << 20)
+        libc.mallopt(_M_MMAP_THRESHOLD, KEEP_BELOW)
+        libc.mallopt(_M_TRIM_THRESHOLD, KEEP_FREE)
     app = build(config)
     server = uvicorn.Server(
         uvicorn.Config(

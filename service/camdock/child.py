@@ -33,7 +33,8 @@ DIE_WITHIN_S = 2.0  # after SIGKILL; longer means that the kernel holds it
 LOG_LINES_PER_S = 20
 # A frame is larger than what glibc keeps: without these two the memory of each goes back to the kernel, and comes anew
 # page by page (254 KB: 0.15 ms a frame). Other C libraries ignore them.
-KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(4 << 20), "MALLOC_TRIM_THRESHOLD_": str(16 << 20)}
+KEEP_BELOW, KEEP_FREE = 4 << 20, 16 << 20
+KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(KEEP_BELOW), "MALLOC_TRIM_THRESHOLD_": str(KEEP_FREE)}
 LAST_WORDS = 5
 
 
