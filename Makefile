@@ -36,6 +36,8 @@ endif
 
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Many container images set it; without cached bytecode every pytest worker rewrites every test's asserts again.
+export PYTHONDONTWRITEBYTECODE :=
 PIP := $(PY) -m pip install -qq --no-warn-script-location --prefer-binary
 
 # For `verify`: a make of its own, so that `make -n verify` runs nothing and -j does not share its jobs.
