@@ -10,7 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 from pathlib import Path
 
@@ -150,19 +150,27 @@ class _Guarded(http.server.BaseHTTPRequestHandler):
         """Quiet."""
 
 
-@pytest.mark.parametrize("scheme", ["basic", "digest"])
-def test_a_camera_with_a_login_is_relayed_and_the_password_stays_secret(start: StartService, scheme: str) -> None:
+def test_a_camera_with_a_login_is_relayed_and_the_password_stays_secret(start: StartService) -> None:
     folder = frames.camera_frames((640, 480)) / "640x480"
     jpegs = tuple(file.read_bytes() for file in sorted(folder.glob("*.jpg"))[:20])
-    handler = type("Handler", (_Guarded,), {"scheme": scheme, "jpegs": jpegs})
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        service = start(f"relay:http://viewer:s3cret%21pw@127.0.0.1:{server.server_port}/?action=stream")
-        pictures = watch(service, 10)
-        assert all(picture.jpeg in jpegs for picture in pictures)
-        wrong = start(f"relay:http://viewer:wr0ngpass@127.0.0.1:{server.server_port}/?action=stream")
-        assert wrong.until_state("offline")["reason"]["code"] == "source_denied"
-        server.shutdown()
-    told = "".join(s.log + s.get("/cameras").body.decode() for s in (service, wrong))
+    sources = []
+    with ExitStack() as servers:
+        for scheme in ("basic", "digest"):
+            handler = type("Handler", (_Guarded,), {"scheme": scheme, "jpegs": jpegs})
+            server = servers.enter_context(http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler))
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            servers.callback(server.shutdown)
+            at = f"127.0.0.1:{server.server_port}/?action=stream"
+            sources += [
+                f"{scheme}=relay:http://viewer:s3cret%21pw@{at}",
+                f"wrong-{scheme}=relay:http://viewer:wr0ngpass@{at}",
+            ]
+        service = start(CAMDOCK_SOURCES=" ".join(sources))
+        for scheme in ("basic", "digest"):
+            with service.stream(f"/cameras/{scheme}/stream") as viewer:
+                pictures = [picture for picture in viewer.take(12) if picture.jpeg in jpegs]
+            assert len(pictures) >= 10, "at most a picture or two that says it is still opening"
+            assert service.until_state("offline", f"wrong-{scheme}")["reason"]["code"] == "source_denied"
+    told = service.log + service.get("/cameras").body.decode()
     for secret in ("s3cret", "wr0ngpass", "s3cret%21pw"):
         assert secret not in told

@@ -31,7 +31,7 @@ def free_port() -> int:
         return port
 
 
-def until(condition: Callable[[], Any], within_s: float, what: str | Callable[[], str], every_s: float = 0.02) -> Any:
+def until(condition: Callable[[], Any], within_s: float, what: str | Callable[[], str], every_s: float = 0.05) -> Any:
     """The first true answer of `condition`; fails with `what` when there is none in time."""
     due = time.monotonic() + within_s
     while True:
