@@ -21,6 +21,7 @@ LOOK_AGAIN_S = 0.008  # for viewers without room: sooner than the next frame of 
 # Looked up once: has_room is asked of every viewer for every frame.
 _ioctl, _SIOCOUTQ, _NOTHING = fcntl.ioctl, termios.TIOCOUTQ, b"\0\0\0\0"
 _TCP_INFO_BYTES = 168
+_TCP_CLOSE = 7  # tcp_states.h: the first byte of tcp_info
 _OFFSET_SND_MSS, _OFFSET_NOTSENT, _OFFSET_MIN_RTT_US, _OFFSET_RATE = 16, 144, 148, 160  # struct tcp_info, linux/tcp.h
 
 
@@ -31,6 +32,7 @@ class Viewer:
         "_buffered",
         "_out",
         "_queued",
+        "dead",
         "descriptor",
         "frames_left",
         "room_at",
@@ -48,6 +50,7 @@ class Viewer:
         self.descriptor = self.socket.fileno()
         self._buffered = transport.get_write_buffer_size
         self._out = bytearray(4)
+        self.dead = False
         self._queued = 0
 
     def takes(self) -> bool:
@@ -77,6 +80,9 @@ class Viewer:
             return False
         if len(info) < _TCP_INFO_BYTES:  # a kernel before 4.9
             return False
+        # Behind an end of file the event loop reads no more, so a reset is seen here or, with a queue that never
+        # empties, nowhere.
+        self.dead = info[0] == _TCP_CLOSE
         (segment,) = struct.unpack_from("=I", info, _OFFSET_SND_MSS)
         not_sent, shortest_rtt_us = struct.unpack_from("=II", info, _OFFSET_NOTSENT)
         (rate,) = struct.unpack_from("=Q", info, _OFFSET_RATE)
@@ -85,7 +91,7 @@ class Viewer:
 
 
 class Sender:
-    """Serves the viewers of all cameras."""
+    """Serves the viewers of all cameras and renditions."""
 
     def __init__(self, *, send_timeout_s: float) -> None:
         self._send_timeout_s = send_timeout_s
@@ -94,10 +100,8 @@ class Sender:
         self._task: asyncio.Task[None] | None = None
         self.dropped_stuck = 0
 
-    def start(self, broadcasts: list[Broadcast]) -> None:
-        """Begin; `broadcasts` are all there will be."""
-        for broadcast in broadcasts:
-            broadcast.listen(self._wake.set)
+    def start(self) -> None:
+        """Begin."""
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
@@ -118,6 +122,7 @@ class Sender:
         """
         with broadcast.subscribe() as subscriber:
             viewer = Viewer(transport, subscriber, frames)
+            broadcast.listen(self._wake.set)
             viewers = self._viewers[broadcast]
             viewers.append(viewer)
             try:
@@ -125,6 +130,8 @@ class Sender:
                 await left
             finally:
                 viewers.remove(viewer)
+                if not viewers:
+                    self._viewers.pop(broadcast, None)
 
     async def _run(self) -> None:
         behind = False
@@ -157,6 +164,9 @@ class Sender:
                 self._drop_if_stuck(viewer, now)
             return True
         if not viewer.has_room():
+            if viewer.dead:
+                transport.abort()
+                return True
             self._drop_if_stuck(viewer, now)
             return False
         viewer.room_at = now

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from tests.process.conftest import StartService
-from tests.tools.raw import connect, open_files, request, until_nobody_looks
+from tests.tools.raw import connect, open_files, request, reset, until_nobody_looks
 from tests.tools.service import Picture, Service, Viewer, until
 from tests.tools.upstream import moving, swollen, upstream
 
@@ -236,3 +236,15 @@ def test_a_thousand_viewers_all_get_pictures(start: StartService) -> None:
     assert stuck_viewers(service) == 0
     assert "Traceback" not in service.log, service.log[-4000:]
     assert os.path.isdir(f"/proc/{service.process.pid}")
+
+
+def test_a_viewer_that_ended_its_half_and_then_vanished_is_not_kept_until_the_time_out(start: StartService) -> None:
+    service = start("synthetic:?size=1280x720", CAMDOCK_SEND_TIMEOUT_S="60")
+    service.until_state("live")
+    client = connect(service.port, request("/stream"))
+    client.shutdown(socket.SHUT_WR)
+    until(lambda: service.camera()["viewers"] == 1, 5, "it looks")
+    seq = service.camera()["seq"]
+    until(lambda: service.camera()["seq"] > seq + 30, 10, "pictures fill its buffers, for it reads none")
+    reset(client)
+    until(lambda: service.camera()["viewers"] == 0, 5, "it is gone")
