@@ -20,12 +20,13 @@ from camdock.camera import Camera, Status
 from camdock.errors import SourceStalled
 from camdock.frame import Frame
 from camdock.problems import Problem, documented, problem_response
+from camdock.rendition import AS_IT_IS, Wanted
 from camdock.sender import Sender
-from camdock.stream import CameraName, find, mjpeg_of
+from camdock.stream import CameraName, PixelsQuery, find, mjpeg_of
 
 WEB = Path(__file__).parent / "web"
 SNAPSHOT_WITHIN_S = 3.0
-FRESH_S = 0.3  # a picture younger than this is served at once; an older one is waited out
+FRESH_MS = 300  # a picture younger than this is served at once; camera-streamer's default too
 # The page loads nothing from elsewhere, nobody may frame it, and a proxy or browser asks again after an upgrade.
 PAGE_HEADERS = {
     "Cache-Control": "no-cache",
@@ -100,7 +101,9 @@ class CameraModel(BaseModel):
 
     name: str = Field(examples=["front"])
     source: str = Field(description="as configured, without credentials", examples=["v4l2:/dev/video0"])
-    state: str = Field(description="starting, live, stalled or offline", examples=["live"])
+    state: str = Field(
+        description="starting, live, idle (able, and nobody is looking), stalled or offline", examples=["live"]
+    )
     since: float = Field(description="Unix seconds at which it came into this state")
     reason: Reason | None = Field(description="why there are no pictures; null while there are")
     device: str = Field(examples=["HD Webcam (/dev/video0)"])
@@ -110,7 +113,11 @@ class CameraModel(BaseModel):
     fps_promised: float = Field(description="what the device says; 0 when it does not", examples=[30.0])
     seq: int = Field(description="number of the newest frame; only grows")
     age_s: float | None = Field(description="age of the newest picture in seconds", examples=[0.012])
-    viewers: int
+    viewers: int = Field(description="of the picture as it is and of every rendition")
+    renditions: dict[str, int] = Field(
+        description="the other sizes, rates and qualities that are looked at, with their viewers",
+        examples=[{"640x360, 10 fps": 3}],
+    )
     frames: int = Field(description="pictures so far")
     drops: dict[str, int] = Field(description="pictures thrown away, by reason", examples=[{"broken": 2}])
     restarts: dict[str, int] = Field(
@@ -164,6 +171,7 @@ def _camera(camera: Camera) -> CameraModel:
         seq=status.seq,
         age_s=None if status.age_s is None else round(status.age_s, 4),
         viewers=status.viewers,
+        renditions=dict(status.renditions),
         frames=status.frames,
         drops=dict(status.drops),
         restarts=dict(status.restarts),
@@ -171,30 +179,36 @@ def _camera(camera: Camera) -> CameraModel:
     )
 
 
-async def fresh_frame(camera: Camera) -> Frame:
-    """The newest picture if it is fresh, else the next one. Raises the camera's error, or SourceStalled after 3 s."""
-    if error := camera.unavailable():
-        raise error
-    frame = camera.broadcast.newest
-    if frame is not None and not frame.notice and time.monotonic_ns() - frame.captured_ns < FRESH_S * 1e9:
-        return frame
-    try:
-        async with asyncio.timeout(SNAPSHOT_WITHIN_S):
-            while True:
-                await camera.broadcast.published()
-                frame = camera.broadcast.newest
-                if error := camera.unavailable():
-                    raise error
-                if frame is not None and not frame.notice:
-                    return frame
-    except TimeoutError:
-        raise SourceStalled(f"{camera.name}: no new picture within {SNAPSHOT_WITHIN_S:.0f} s", "try again") from None
+async def fresh_frame(camera: Camera, max_age_s: float) -> Frame:
+    """The newest picture if it is no older than max_age_s, else the next one. Wakes an idle camera and waits for it.
+
+    raises  the camera's error, or SourceStalled when none came within 3 s (the time to open on top while it is not
+            live)
+    """
+    since_ns = time.monotonic_ns() - max_age_s * 1e9
+    within_s = SNAPSHOT_WITHIN_S + (camera.opens_within_s if camera.is_coming else 0.0)
+    with camera.broadcast.subscribe() as looking:
+        try:
+            async with asyncio.timeout(within_s):
+                while True:
+                    if (error := camera.unavailable()) and not camera.is_coming:
+                        raise error
+                    frame = looking.take()
+                    if frame is not None and not frame.notice and frame.captured_ns >= since_ns:
+                        return frame
+                    await camera.broadcast.published()
+        except TimeoutError:
+            raise SourceStalled(f"{camera.name}: no new picture within {within_s:.0f} s", "try again") from None
 
 
-async def snapshot_of(camera: Camera, *, allow_offline: bool) -> Response:
+async def snapshot_of(camera: Camera, wanted: Wanted, *, allow_offline: bool, max_delay_ms: int = FRESH_MS) -> Response:
     """One JPEG, never cached."""
     newest = camera.broadcast.newest
-    frame = newest if allow_offline and newest is not None and newest.notice else await fresh_frame(camera)
+    if allow_offline and newest is not None and newest.notice:
+        frame = newest
+    else:
+        frame = await fresh_frame(camera, max_delay_ms / 1000)
+    frame = await camera.renditions.still(frame, wanted)
     headers = {**NO_STORE, "X-Timestamp": f"{frame.captured_at:.6f}", "X-Seq": str(frame.seq)}
     return Response(frame.jpeg, media_type="image/jpeg", headers=headers)
 
@@ -210,7 +224,7 @@ def ustreamer_state(camera: Camera) -> dict[str, Any]:
             "advance_headers": False,
             "dual_final_frames": False,
         }
-        for viewer in camera.broadcast.subscribers
+        for viewer in camera.viewers
     }
     return {
         "ok": True,
@@ -233,6 +247,11 @@ JPEG_RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 OfflineQuery = Annotated[
     bool, Query(description="answer the picture that says why, instead of 503, while the camera is offline")
+]
+
+
+DelayQuery = Annotated[
+    int, Query(ge=0, le=60_000, description="milliseconds that the picture may be old; 0: one taken after the request")
 ]
 
 
@@ -265,7 +284,7 @@ def router(cameras: dict[str, Camera], sender: Sender, version: str) -> APIRoute
         responses={503: {"model": Problem, "description": "A camera gives no pictures"}},
     )  # fmt: skip
     async def ready(request: Request) -> Any:
-        """200 when every camera is live, else 503 with the ones that are not. For a deployment's gate."""
+        """200 when every camera is live or idle, else 503 with the ones that are not. For a deployment's gate."""
         reasons = [f"{name}: {error.message}" for name, camera in cameras.items() if (error := camera.unavailable())]
         if not reasons:
             return Alive(status="ready")
@@ -305,19 +324,23 @@ def router(cameras: dict[str, Camera], sender: Sender, version: str) -> APIRoute
 
     @routes.get(
         "/snapshot", tags=["pictures"], summary="One picture of the first camera", response_class=Response,
-        responses={**JPEG_RESPONSES, **documented(422, 503)},
+        responses={**JPEG_RESPONSES, **documented(422, 429, 503)},
     )  # fmt: skip
-    async def snapshot(allow_offline: OfflineQuery = False) -> Response:
-        """The newest picture, at most 0.3 s old, else the next one."""
-        return await snapshot_of(first, allow_offline=allow_offline)
+    async def snapshot(
+        wanted: PixelsQuery, allow_offline: OfflineQuery = False, max_delay: DelayQuery = FRESH_MS
+    ) -> Response:
+        """The newest picture if it is young enough, else the next one. Wakes a camera that nobody looked at."""
+        return await snapshot_of(first, wanted, allow_offline=allow_offline, max_delay_ms=max_delay)
 
     @routes.get(
         "/cameras/{name}/snapshot", tags=["pictures"], summary="One picture of one camera", response_class=Response,
-        responses={**JPEG_RESPONSES, **documented(404, 422, 503)},
+        responses={**JPEG_RESPONSES, **documented(404, 422, 429, 503)},
     )  # fmt: skip
-    async def snapshot_by_name(name: CameraName, allow_offline: OfflineQuery = False) -> Response:
+    async def snapshot_by_name(
+        name: CameraName, wanted: PixelsQuery, allow_offline: OfflineQuery = False, max_delay: DelayQuery = FRESH_MS
+    ) -> Response:
         """Like /snapshot, for the camera of that name."""
-        return await snapshot_of(find(cameras, name), allow_offline=allow_offline)
+        return await snapshot_of(find(cameras, name), wanted, allow_offline=allow_offline, max_delay_ms=max_delay)
 
     @routes.get(
         "/state", tags=["cameras"], summary="The first camera as ustreamer describes it", responses=documented()
@@ -345,7 +368,7 @@ def router(cameras: dict[str, Camera], sender: Sender, version: str) -> APIRoute
             case "stream":
                 return mjpeg_of(request, first, sender)
             case "snapshot":
-                return await snapshot_of(first, allow_offline=False)
+                return await snapshot_of(first, AS_IT_IS, allow_offline=False)
             case other:
                 return problem_response(
                     422, "request_invalid", "The request cannot be understood", f"action={other[:40]} is not known",

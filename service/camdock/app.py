@@ -35,7 +35,13 @@ def build(config: Config) -> FastAPI:
     pixels = Pixels(guard)
     cameras = {
         name: Camera(
-            name, source, SettingsFile(config.settings_path(name)), pixels, guard, open_timeout_s=config.open_timeout_s
+            name,
+            source,
+            SettingsFile(config.settings_path(name)),
+            pixels,
+            guard,
+            open_timeout_s=config.open_timeout_s,
+            linger_s=config.linger_s,
         )
         for name, source in config.cameras.items()
     }
@@ -51,7 +57,7 @@ def build(config: Config) -> FastAPI:
     )
     app.include_router(api.router(cameras, sender, camdock.__version__))
     app.include_router(stream.router(cameras, sender))
-    app.include_router(metrics.router(cameras, sender, camdock.__version__))
+    app.include_router(metrics.router(cameras, sender, camdock.__version__, config.settings_path("").parent))
     problems.install(app)
     app.add_middleware(Gate, config=config)
     return app
@@ -62,7 +68,7 @@ def _running(
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        sender.start([camera.broadcast for camera in cameras.values()])
+        sender.start()
         for camera in cameras.values():
             camera.start()
         try:

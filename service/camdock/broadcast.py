@@ -1,4 +1,4 @@
-"""Broadcast: the newest frame of one camera, and everyone waiting for a newer one.
+"""Broadcast: the newest frame of one camera or rendition, and everyone waiting for a newer one.
 
 Runs in: the API process. No queue: a subscriber is a cursor that asks for anything newer, so a slow one skips frames.
 """
@@ -51,21 +51,33 @@ class Broadcast:
         self.newest: Frame | None = None
         self.newest_seq = 0
         self._subscribers: set[Subscriber] = set()
+        self._feeds: set[Subscriber] = set()
         self._waiting: set[asyncio.Future[None]] = set()
-        self._listeners: list[Callable[[], None]] = []
+        self._listeners: set[Callable[[], None]] = set()
+        self._on_demand: Callable[[], None] | None = None
+        self._alone_since = time.monotonic()
 
     @property
     def viewers(self) -> int:
-        """How many are subscribed."""
+        """How many look."""
         return len(self._subscribers)
 
     @property
     def subscribers(self) -> tuple[Subscriber, ...]:
-        """Who is subscribed, for those who count them."""
+        """Who looks, for those who count them."""
         return tuple(self._subscribers)
 
+    @property
+    def alone_s(self) -> float | None:
+        """Seconds since the last one left; None while somebody is there, a rendition too."""
+        return None if self._subscribers or self._feeds else time.monotonic() - self._alone_since
+
+    def on_demand(self, called: Callable[[], None]) -> None:
+        """Call back when the first one comes and when the last one has left."""
+        self._on_demand = called
+
     def publish(self, frame: Frame) -> None:
-        """Make `frame` the newest and wake whoever waits. Only Camera calls this."""
+        """Make `frame` the newest and wake whoever waits. Only its owner calls this."""
         self.newest, self.newest_seq = frame, frame.seq
         for listener in self._listeners:
             listener()
@@ -74,9 +86,13 @@ class Broadcast:
             if not future.done():
                 future.set_result(None)
 
+    def forget(self) -> None:
+        """What was the newest is too old to be shown to whoever comes next."""
+        self.newest = None
+
     def listen(self, listener: Callable[[], None]) -> None:
         """Call `listener` at every publish: for the one sender, which then serves all its viewers."""
-        self._listeners.append(listener)
+        self._listeners.add(listener)
 
     async def published(self) -> None:
         """Wait for the next publish."""
@@ -88,11 +104,19 @@ class Broadcast:
             self._waiting.discard(future)
 
     @contextmanager
-    def subscribe(self) -> Iterator[Subscriber]:
-        """A cursor that counts as a viewer while the context lasts."""
+    def subscribe(self, *, feed: bool = False) -> Iterator[Subscriber]:
+        """A cursor that counts as a viewer while the context lasts; a `feed` wants pictures, but is nobody."""
         subscriber = Subscriber(self)
-        self._subscribers.add(subscriber)
+        kind = self._feeds if feed else self._subscribers
+        first = self.alone_s is not None
+        kind.add(subscriber)
+        if first and self._on_demand:
+            self._on_demand()
         try:
             yield subscriber
         finally:
-            self._subscribers.discard(subscriber)
+            kind.discard(subscriber)
+            if not (self._subscribers or self._feeds):
+                self._alone_since = time.monotonic()
+                if self._on_demand:
+                    self._on_demand()

@@ -9,19 +9,22 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from enum import StrEnum
+from enum import Enum, StrEnum
 from typing import Any, Protocol
 
 from camdock import wire
-from camdock.broadcast import Broadcast
+from camdock.broadcast import Broadcast, Subscriber
 from camdock.child import Child
 from camdock.errors import CameraError, SourceMissing, SourceStalled, from_code
 from camdock.frame import Frame
 from camdock.guard import Guard
+from camdock.notices import NOTICE_EVERY_S, Notices, Painter, Why
+from camdock.rendition import Maker, Renditions
 from camdock.settings import Limits, Settings, SettingsFile
 from camdock.source import Source
 from camdock.wire import Kind, Message
@@ -34,9 +37,7 @@ SHORTEST_DEADLINE_S = 1.0
 UNPROMISED_DEADLINE_S = 5.0  # where nobody says how fast pictures come: another Camdock's notices come once a second
 DEADLINE_FRAMES = 5
 APPLY_WITHIN_S = 3.0
-NOTICE_EVERY_S = 1.0
-NOTICE_SIZE = (640, 480)
-LARGEST_NOTICE_SIDE = 1280
+REST_WITHIN_S = 3.0
 
 
 class State(StrEnum):
@@ -44,6 +45,7 @@ class State(StrEnum):
 
     STARTING = "starting"
     LIVE = "live"
+    IDLE = "idle"
     STALLED = "stalled"
     OFFLINE = "offline"
 
@@ -70,17 +72,22 @@ class Backoff:
         return pause
 
 
-class NoticePainter(Protocol):
-    """Who draws the picture that says why there is none: Pixels, in its own process."""
+class Hands(Painter, Maker, Protocol):
+    """Who works on pixels: Pixels."""
 
-    async def notice(self, size: tuple[int, int], title: str, texts: list[str], footer: str) -> bytes | None:
-        """A JPEG; None when it could not be drawn."""
-        ...
+
+class Rest(Enum):
+    """Whether a worker has given its device back because nobody looks."""
+
+    NOT, ASKED, THERE = range(3)
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """A snapshot of one camera. Ages in seconds, times in Unix seconds, sizes (width, height)."""
+    """A snapshot of one camera. Ages in seconds, times in Unix seconds, sizes (width, height).
+
+    viewers     all of them; renditions: those of each one in words
+    """
 
     name: str
     source: str
@@ -95,6 +102,8 @@ class Status:
     seq: int
     age_s: float | None
     viewers: int
+    renditions: Mapping[str, int]
+    renditions_made: int
     frames: int
     drops: Mapping[str, int]
     restarts: Mapping[str, int]
@@ -114,6 +123,7 @@ class _Session:
     worker: Child
     waiting_since: float = 0.0
     awaited: str = ""
+    rest: Rest = Rest.NOT
     exposure_s: float = 0.0
     interval_s: float = 0.0
     drops: Counter[str] = field(default_factory=Counter)
@@ -133,18 +143,19 @@ class Camera:
         name: str,
         source: Source,
         settings_file: SettingsFile,
-        painter: NoticePainter,
+        pixels: Hands,
         guard: Guard,
         *,
         open_timeout_s: float = 5.0,
+        linger_s: float = 10.0,
     ) -> None:
         self.name = name
         self.source = source
         self.broadcast = Broadcast()
         self._settings_file = settings_file
-        self._painter = painter
         self._guard = guard
         self._open_timeout_s = open_timeout_s
+        self._linger_s = linger_s
         self._backoff = Backoff()
         self._wanted = Settings()
         self._applied = Settings()
@@ -163,7 +174,10 @@ class Camera:
         self._last_captured_ns: int | None = None
         self._answers: dict[int, asyncio.Future[Message]] = {}
         self._order_ids = itertools.count(1)
-        self._changed = asyncio.Event()
+        self._moved = asyncio.Event()  # what demand depends on
+        self.broadcast.on_demand(self._moved.set)
+        self._notices = Notices(self.broadcast, pixels, self._why, self._publish_notice)
+        self.renditions = Renditions(name, self.broadcast, pixels)
         self._tasks: list[asyncio.Task[None]] = []
         self._survivor: Child | None = None
         try:
@@ -176,7 +190,7 @@ class Camera:
     def start(self) -> None:
         """Begin: returns at once, the source opens in the background."""
         log.info("%s: source %s", self.name, self.source.redacted)
-        self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._say_why())]
+        self._tasks = [asyncio.create_task(work) for work in (self._run(), self._notices.run(), self._follow_demand())]
         for task in self._tasks:
             task.add_done_callback(self._must_not_end)
 
@@ -210,8 +224,7 @@ class Camera:
         session.expect(HELLO_WITHIN_S, "to load its driver")
         try:
             async with worker:
-                start = {"source": self._resolved or self.source.text, "first_seq": self._seq + 1}
-                await worker.send(wire.pack(Kind.START, start | {"wanted": self._wanted.given()}))
+                await self._order_start(worker)
                 try:
                     await worker.watch()
                 except TimeoutError:
@@ -223,6 +236,10 @@ class Camera:
                 future.cancel()
             if worker.survives:
                 self._survivor = worker
+
+    async def _order_start(self, worker: Child) -> None:
+        start = {"source": self._resolved or self.source.text, "first_seq": self._seq + 1}
+        await worker.send(wire.pack(Kind.START, start | {"wanted": self._wanted.given()}))
 
     def _stalled(self, session: _Session) -> SourceStalled:
         waited_s = time.monotonic() - session.waiting_since
@@ -261,9 +278,14 @@ class Camera:
             case Kind.DROPS:
                 session.drops = Counter(message.meta["drops"])
             case Kind.HELLO:
+                if session.rest is Rest.THERE:  # `auto` found another camera meanwhile, and takes it
+                    session.rest = Rest.NOT
+                    self._turn(State.STARTING, None)
                 session.expect(self._open_timeout_s, "to open")
             case Kind.READY:
                 self._on_ready(session, message.meta)
+            case Kind.RESTED:
+                self._on_rested(session)
             case Kind.APPLIED:
                 self._on_applied(session, message)
             case Kind.FAILED:
@@ -294,6 +316,8 @@ class Camera:
         log.info("%s: open: %s, %dx%d %s", self.name, self._device, *self._size, self._format)
 
     def _on_frame(self, session: _Session, message: Message) -> None:
+        if session.rest is not Rest.NOT:
+            return  # it was on its way when the worker was told to rest
         meta = message.meta
         captured_ns = int(meta["captured_ns"])
         now_ns = time.monotonic_ns()
@@ -344,9 +368,10 @@ class Camera:
     def _turn(self, state: State, error: CameraError | None) -> None:
         if (state, error and error.message) != (self._state, self._error and self._error.message):
             self._state, self._error, self._since = state, error, time.time()
-            self._changed.set()
-            if state is State.LIVE:
-                log.info("%s: live", self.name)
+            self._notices.changed()
+            self._moved.set()
+            if state in (State.LIVE, State.IDLE):
+                log.info("%s: %s", self.name, state)
 
     def _went_offline(self, error: CameraError) -> None:
         self._restarts[error.code] += 1
@@ -356,37 +381,66 @@ class Camera:
         if before != error.message:
             log.warning("%s: %s: %s%s", self.name, error.code, error.message, f" -- {error.hint}" if error.hint else "")
 
-    async def _say_why(self) -> None:
-        """While there are no pictures, show one that says why: at once when that changes, then once a second."""
-        while True:
-            self._changed.clear()
+    def _why(self) -> Why | None:
+        """What a viewer is told instead of pictures."""
+        if self._state in (State.LIVE, State.IDLE):
+            return None
+        error = self._error
+        return Why(
+            title=f"{self.name}: {self._state}",
+            texts=[error.message, error.hint] if error else ["opening " + self.source.redacted],
+            since=self._since,
+            size=self._size,
             # A camera that opens in time needs no explanation.
-            early = self._state is State.STARTING and time.time() - self._since < NOTICE_EVERY_S
-            newest = self.broadcast.newest
-            said = newest is not None and newest.notice and newest.captured_at > self._since
-            if self._state is not State.LIVE and not early and (self.broadcast.viewers or not said):
-                await self._publish_notice()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(None if self._state is State.LIVE else NOTICE_EVERY_S):
-                    await self._changed.wait()
+            early=self._state is State.STARTING and time.time() - self._since < NOTICE_EVERY_S,
+        )
 
-    async def _publish_notice(self) -> None:
-        error, state = self._error, self._state
-        texts = [error.message, error.hint] if error else ["opening " + self.source.redacted]
-        seconds = time.time() - self._since
-        footer = time.strftime("%H:%M:%S", time.localtime()) + f"   for {seconds:.0f} s"
-        width, height = self._size or NOTICE_SIZE
-        scale = min(1.0, LARGEST_NOTICE_SIDE / max(width, height))
-        size = (max(160, int(width * scale)), max(120, int(height * scale)))
-        jpeg = await self._painter.notice(size, f"{self.name}: {state}", [text for text in texts if text], footer)
-        if jpeg is None or self._state is State.LIVE:
-            return
+    def _publish_notice(self, jpeg: bytes, size: tuple[int, int]) -> None:
         self._seq += 1
         self.broadcast.publish(
             Frame.of(
                 jpeg, seq=self._seq, captured_ns=time.monotonic_ns(), captured_at=time.time(), size=size, notice=True
             )
         )
+
+    # --- demand ---------------------------------------------------------------------------------------------------
+
+    async def _follow_demand(self) -> None:
+        """Have the device given back when nobody has looked for the linger, and taken again when somebody does."""
+        while True:
+            self._moved.clear()
+            session, alone_s, pause_s = self._session, self.broadcast.alone_s, None
+            if session and session.rest is Rest.THERE and alone_s is None:
+                await self._wake(session)
+            elif session and session.rest is Rest.NOT and self._state is State.LIVE and self._linger_s:
+                if alone_s is not None and alone_s >= self._linger_s:
+                    await self._ask_to_rest(session)
+                elif alone_s is not None:
+                    pause_s = self._linger_s - alone_s
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._moved.wait()
+
+    async def _ask_to_rest(self, session: _Session) -> None:
+        session.rest = Rest.ASKED
+        session.expect(REST_WITHIN_S, "to give the device back")
+        await session.worker.send(wire.pack(Kind.REST, {}))
+
+    def _on_rested(self, session: _Session) -> None:
+        session.rest = Rest.THERE
+        session.expect(math.inf, "nothing")
+        self._drops += session.drops
+        session.drops = Counter()
+        self._last_captured_ns = None
+        self.broadcast.forget()
+        self._turn(State.IDLE, None)
+        self._moved.set()
+
+    async def _wake(self, session: _Session) -> None:
+        session.rest = Rest.NOT
+        session.expect(self._open_timeout_s, "to open")
+        self._turn(State.STARTING, None)
+        await self._order_start(session.worker)
 
     # --- for the others -------------------------------------------------------------------------------------------
 
@@ -408,7 +462,9 @@ class Camera:
             fps_promised=self._fps_promised,
             seq=self._seq,
             age_s=age_s,
-            viewers=self.broadcast.viewers,
+            viewers=len(self.viewers),
+            renditions={str(one.wanted): one.broadcast.viewers for one in self.renditions},
+            renditions_made=self.renditions.made,
             frames=self._frames,
             drops=self._drops + session.drops if session else self._drops.copy(),
             restarts=dict(self._restarts),
@@ -418,9 +474,24 @@ class Camera:
             limits=self._limits,
         )
 
+    @property
+    def viewers(self) -> tuple[Subscriber, ...]:
+        """Who looks, at the picture as it is or at a rendition."""
+        return self.broadcast.subscribers + self.renditions.subscribers
+
+    @property
+    def is_coming(self) -> bool:
+        """Whether pictures come by themselves within `opens_within_s`, once somebody looks."""
+        return self._state in (State.STARTING, State.IDLE)
+
+    @property
+    def opens_within_s(self) -> float:
+        """How long a camera that is not live yet may take to its first picture."""
+        return self._open_timeout_s + FIRST_FRAME_WITHIN_S
+
     def unavailable(self) -> CameraError | None:
-        """Why there is no live picture now; None while there is."""
-        if self._state is State.LIVE:
+        """Why there is no picture to be had now; None while live, and while idle: it comes when somebody looks."""
+        if self._state in (State.LIVE, State.IDLE):
             return None
         return self._error or SourceStalled(f"{self.name} is still starting", "try again in a moment")
 

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import fcntl
 import logging
+import math
 import os
 import select
 import signal
@@ -60,7 +61,7 @@ class Child:
         self._on_message = on_message
         self._scrub = scrub
         self._unpacker = wire.Unpacker()
-        self._due = self._watched_until = float("inf")
+        self._due = self._watched_until = math.inf
         self._wake = asyncio.Event()
         self._ended = False  # nothing more will come
         self._why_ended = ""
@@ -200,7 +201,7 @@ class Child:
     # --- from the child -------------------------------------------------------------------------------------------
 
     def expect(self, within_s: float) -> None:
-        """It owes its next message, or step, within so many seconds from now."""
+        """It owes its next message, or step, within so many seconds from now; math.inf: it owes nothing."""
         self._due = time.monotonic() + within_s
         if self._due < self._watched_until:
             self._wake.set()
@@ -222,7 +223,7 @@ class Child:
                 continue
             self._wake.clear()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(left):
+                async with asyncio.timeout(left if left < math.inf else None):
                     await self._wake.wait()
         if self._raised is not None:
             raise self._raised

@@ -55,6 +55,10 @@ class Config(BaseSettings):
     state_dir: Path | None = Field(
         None, description="folder that keeps the wanted settings of every camera; empty: $XDG_STATE_HOME/camdock"
     )
+    linger_s: float = Field(
+        10.0, ge=0, le=86400,
+        description="seconds after which a camera that nobody looks at is given back, until somebody does; 0 = never",
+    )  # fmt: skip
     open_timeout_s: float = Field(5.0, ge=0.5, le=300, description="seconds a source may take to open")
     send_timeout_s: float = Field(
         10.0, ge=0.5, le=3600, description="seconds a viewer may have no room before it is dropped"

@@ -16,6 +16,7 @@ CameraError                 code                    HTTP  retry
 ├── ImageUnreadable         image_unreadable        422
 ├── StorageFailed           storage_failed          507         cannot be written: permissions, read-only
 │   └── StorageFull         storage_full            507
+├── TooManyRenditions       too_many_renditions     429   yes   other sizes and rates of a camera: four at a time
 └── CameraMissing           camera_missing          404         no camera of that name
 """
 
@@ -138,6 +139,14 @@ class StorageFull(StorageFailed):
 
     code = "storage_full"
     summary = "The disk is full"
+
+
+class TooManyRenditions(CameraError):
+    """A camera is already shown in as many sizes, rates and qualities as it may be."""
+
+    code = "too_many_renditions"
+    http_status = 429
+    summary = "Too many renditions"
 
 
 class CameraMissing(CameraError):

@@ -10,10 +10,37 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
+from PIL import Image
 
-from camdock.frame import Picture
+from camdock.frame import Picture, jpeg_size
+
+MOST_PIXELS = 100_000_000  # of a picture that is decoded: nothing hostile takes all the memory
 
 Plane = npt.NDArray[np.uint8]
+
+
+def fitted(size: tuple[int, int], width: int | None, height: int | None) -> tuple[int, int]:
+    """The largest (width, height) of the same shape inside a box, at least 1x1, never larger than `size`."""
+    scale = min(1.0, (width or size[0]) / size[0], (height or size[1]) / size[1])
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def rendition(jpeg: bytes, width: int | None, height: int | None, quality: int) -> bytes:
+    """The picture of a JPEG inside a box of width x height pixels, at another quality.
+
+    raises  ValueError when it is no JPEG that can be decoded, or has more than a hundred million pixels
+    """
+    size = jpeg_size(jpeg)
+    if size is None or not all(size) or size[0] * size[1] > MOST_PIXELS:
+        raise ValueError("no JPEG, or one that is too large" if size is None or all(size) else "a JPEG without a size")
+    to = fitted(size, width, height)
+    # libjpeg decodes to the next eighth that is large enough: a 1080p picture to 720x405 for 640x360.
+    pixels = simplejpeg.decode_jpeg(
+        jpeg, "RGB", fastdct=True, fastupsample=True, min_width=to[0], min_height=to[1], min_factor=1
+    )
+    if (pixels.shape[1], pixels.shape[0]) != to:
+        pixels = np.asarray(Image.fromarray(pixels).resize(to, Image.Resampling.BILINEAR))
+    return bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), quality, "RGB", "420", fastdct=True))
 
 
 def encode_jpeg(picture: Picture, quality: int) -> bytes:

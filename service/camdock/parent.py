@@ -52,6 +52,13 @@ class Orders:
         """The next order, or None."""
         return None if self._queue.empty() else self._queue.get()
 
+    def within(self, wait_s: float) -> Message | None:
+        """The next order if it comes in time; any message at all once the orders have `ended`."""
+        try:
+            return self._queue.get(timeout=wait_s)
+        except queue.Empty:
+            return None
+
     def _read(self) -> None:
         unpacker = wire.Unpacker()
         while unpacker.fill(self._descriptor):

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from camdock import lettering, wire
+from camdock import imaging, lettering, wire
 from camdock.parent import die_with_parent, send, take_wire
 from camdock.wire import Kind
 
@@ -20,7 +20,11 @@ def _notice(arguments: dict[str, Any], _picture: bytes) -> bytes:
     return lettering.notice((width, height), arguments["title"], arguments["texts"], arguments["footer"])
 
 
-OPERATIONS: dict[str, Callable[[dict[str, Any], bytes], bytes]] = {"notice": _notice}
+def _rendition(arguments: dict[str, Any], picture: bytes) -> bytes:
+    return imaging.rendition(picture, arguments["width"], arguments["height"], arguments["quality"])
+
+
+OPERATIONS: dict[str, Callable[[dict[str, Any], bytes], bytes]] = {"notice": _notice, "rendition": _rendition}
 
 
 def main() -> None:

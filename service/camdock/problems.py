@@ -66,6 +66,7 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
         404: "There is no such camera",
         421: "The Host header names a host that is not served",
         422: "A parameter is not what it should be",
+        429: "So many different ones at a time are not made; `detail` names those that are",
         503: "There is no picture now; `detail` says why",
         507: "The disk is full",
     }
@@ -78,7 +79,7 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 async def _on_camera_error(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, CameraError)
-    headers = {"Retry-After": "1"} if error.http_status == 503 and error.retry else {}
+    headers = {"Retry-After": "1"} if error.http_status in (429, 503) and error.retry else {}
     return problem_response(error.http_status, error.code, error.summary, error.message, error.hint, headers)
 
 

@@ -2,16 +2,18 @@
 
 Runs in: both ends. Plain functions on bytes: the reading and writing is the owners' business.
 
-    header   magic "CDw1", kind, length of meta, length of blob     little endian, 16 bytes
+    header   magic "CDw2", kind, length of meta, length of blob     little endian, 16 bytes
     meta     JSON
     blob     bytes: a JPEG, mostly
 
     kind      who sends             who handles           meta; blob
-    START     Camera._serve         Worker.run            source, first_seq, wanted; -
+    START     Camera._order_start   Worker.run            source, first_seq, wanted; -
     HELLO     Worker.run            Camera._dispatch      - (the driver is loaded, opening begins); -
     READY     Worker._send_ready    Camera._on_ready      fields of Opened, limits, applied, refused; -
     FRAME     Worker._serve         Camera._on_frame      captured_ns, size, drops; JPEG
     DROPS     Worker._serve         Camera._dispatch      drops (while there are no frames to carry them); -
+    REST      Camera._rest          Worker._serve         - (give the device back; another START takes it again); -
+    RESTED    Worker.run            Camera._on_rested     - (from here on the device is free); -
     APPLY     Camera.apply          Worker.on_apply       id, wanted; -
     APPLIED   Worker.on_apply       Camera._on_applied    id, applied or error, limits; -
     FAILED    worker.main           Camera._dispatch      code, message, hint; -
@@ -29,7 +31,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
 
-VERSION = 1
+VERSION = 2
 _HEADER = struct.Struct("<4sIII")
 _MAGIC = b"CDw%d" % VERSION
 PIPE_BYTES = 1 << 20  # the most an ordinary user may ask for: a whole frame fits, the worker never waits in the middle
@@ -50,6 +52,8 @@ class Kind(IntEnum):
     FAILED = 8
     RUN = 9
     DONE = 10
+    REST = 11
+    RESTED = 12
 
 
 _KINDS = frozenset(Kind)

@@ -23,6 +23,7 @@ from camdock.source import Source
 from camdock.wire import Kind, Message
 
 READ_WAIT_S = 0.25  # how long an order may wait for a camera that gives no pictures
+LOOK_EVERY_S = 2.0  # while resting: whether the device is still there
 
 
 class Worker:
@@ -37,12 +38,10 @@ class Worker:
     def run(self) -> None:
         """Serve until the orders end. Raises a CameraError when the source gives no more pictures."""
         start = self.orders.first()
-        if self.orders.ended.is_set():
-            return
-        source = Source.parse(start.meta["source"])
-        self.first_seq = start.meta["first_seq"]
-        self.wanted = Settings(**start.meta["wanted"])
         while not self.orders.ended.is_set():
+            source = Source.parse(start.meta["source"])
+            self.first_seq = start.meta["first_seq"]
+            self.wanted = Settings(**start.meta["wanted"])
             backend = open_backend(source, self.first_seq)
             send(self.frames, Kind.HELLO, {})
             opened = backend.open()
@@ -50,9 +49,29 @@ class Worker:
                 self._send_ready(backend, opened)
                 self._serve(backend)
             except SourceChanged:
+                start = self._next_start(source)
                 continue
             finally:
                 backend.close()
+            if not self.orders.ended.is_set():
+                start = self._rest(backend)
+
+    def _next_start(self, source: Source) -> Message:
+        meta = {"source": source.text, "first_seq": self.first_seq, "wanted": self.wanted.given()}
+        return Message(Kind.START, meta)
+
+    def _rest(self, backend: Backend) -> Message:
+        """Wait for the next START. Raises the device's CameraError when it goes meanwhile."""
+        send(self.frames, Kind.RESTED, {})
+        while True:
+            order = self.orders.within(LOOK_EVERY_S)
+            if order is not None and order.kind is Kind.START:
+                return order
+            if order is None:
+                try:
+                    backend.still_there()
+                except SourceChanged:
+                    return self._next_start(backend.source)
 
     def _send_ready(self, backend: Backend, opened: Opened) -> None:
         limits = backend.limits()
@@ -70,9 +89,12 @@ class Worker:
         send(self.frames, Kind.READY, meta)
 
     def _serve(self, backend: Backend) -> None:
+        """Give pictures until told to rest, or to end."""
         told = 0
         while not self.orders.ended.is_set():
             while order := self.orders.waiting():
+                if order.kind is Kind.REST:
+                    return
                 if order.kind is Kind.APPLY:
                     self.on_apply(backend, order)
             picture = backend.read(READ_WAIT_S)

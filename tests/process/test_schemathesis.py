@@ -32,6 +32,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     with Service({"CAMDOCK_SOURCE": "synthetic:?fps=60"}, tmp_path_factory.mktemp("fuzzed")) as running:
         running.until_state("live")
         running.get("/web/app.js")  # its thread stays
+        running.get("/snapshot?width=64")  # and the pixels process
         files = open_files(running)
         worker = running.worker().pid
         yield running

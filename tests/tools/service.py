@@ -84,6 +84,7 @@ class Service:
             **inherited,
             "CAMDOCK_PORT": str(self.port),
             "CAMDOCK_STATE_DIR": str(self.folder / "state"),
+            "CAMDOCK_LINGER_S": "0",  # most tests ask for pictures now and then, and mean a camera that runs
             **self.environment,
         }
         with self.log_path.open("wb") as log:
@@ -175,7 +176,10 @@ class Service:
             camera = self.camera(name)
             return camera if camera["state"] == state else None
 
-        found: dict[str, Any] = until(there, within_s, lambda: f"{name} is {state}; log:\n{self.log}")
+        def instead() -> str:
+            return f"{name} is {state}, but {self.camera(name)}; log:\n{self.log}"
+
+        found: dict[str, Any] = until(there, within_s, instead)
         return found
 
     def stream(self, path: str = "/stream", timeout_s: float = 10, headers: Mapping[str, str] | None = None) -> Viewer:

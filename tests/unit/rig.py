@@ -9,6 +9,7 @@ import asyncio
 import dataclasses
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 from fastapi import FastAPI
 
 import camdock
-from camdock import api, lettering, metrics, problems, stream, wire
+from camdock import api, lettering, metrics, pixelsworker, problems, stream, wire
 from camdock.backends import open_backend
 from camdock.camera import Camera, _Session
 from camdock.errors import CameraError
@@ -42,10 +43,15 @@ def frame_of(seq: int, jpeg: bytes = b"\xff\xd8picture\xff\xd9") -> Frame:
 
 
 class Painter:
-    """Draws the notice in this process, as pixelsworker does in its own."""
+    """Works on pixels in this process, as pixelsworker does in its own."""
 
     async def notice(self, size: tuple[int, int], title: str, texts: list[str], footer: str) -> bytes | None:
         return lettering.notice(size, title, texts, footer)
+
+    async def run(
+        self, operation: str, arguments: Mapping[str, Any], picture: bytes = b"", *, within_s: float
+    ) -> bytes:
+        return pixelsworker.OPERATIONS[operation](dict(arguments), picture)
 
 
 class WorkerHere:
@@ -96,6 +102,13 @@ class WorkerHere:
     def __del__(self) -> None:
         os.close(self.orders_in)
         os.close(self.orders_out)
+
+
+async def draw_notice(camera: Camera) -> None:
+    """The picture that says why there is none, now."""
+    why = camera._why()
+    assert why is not None
+    await camera._notices.draw(why)
 
 
 def camera_of(folder: Path, source: str = "synthetic:?fps=1000", name: str = "front") -> Camera:

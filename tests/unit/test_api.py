@@ -19,7 +19,7 @@ from camdock import api, app
 from camdock.config import Config
 from camdock.errors import SourceMissing, SourceStalled
 from camdock.frame import jpeg_size
-from tests.unit.rig import app_of, ask, camera_of, frame_of, live_camera
+from tests.unit.rig import app_of, ask, camera_of, draw_notice, frame_of, live_camera
 
 TOKEN = "hunter2-hunter2"
 
@@ -143,22 +143,22 @@ def is_the_newest(answer: httpx.Response, camera: Any) -> None:
     assert "no-store" in answer.headers["cache-control"]
 
 
-def test_a_snapshot_is_the_newest_picture_of_its_camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api, "FRESH_S", 60.0)
-    front, _ = live_camera(tmp_path)
+def test_a_snapshot_is_the_newest_picture_of_its_camera(tmp_path: Path) -> None:
+    front, its_worker = live_camera(tmp_path)
     back, worker = live_camera(tmp_path, "synthetic:?size=32x32&fps=1000", name="back")
     worker.give()
     served = app_of(front, back)
     for path in ("/snapshot", "/?action=snapshot", "/cameras/front/snapshot", "/snapshot?allow_offline=1"):
+        its_worker.give()
         is_the_newest(ask(served, path), front)
-    is_the_newest(ask(served, "/cameras/back/snapshot"), back)
+    is_the_newest(ask(served, "/cameras/back/snapshot?max_delay=60000"), back)
 
 
 def test_an_old_picture_is_waited_out(tmp_path: Path) -> None:
     async def asking() -> None:
         camera, worker = live_camera(tmp_path)
-        worker.give(captured_ns=time.monotonic_ns() - int(2 * api.FRESH_S * 1e9))
-        task = asyncio.create_task(api.fresh_frame(camera))
+        worker.give(captured_ns=time.monotonic_ns() - 600_000_000)
+        task = asyncio.create_task(api.fresh_frame(camera, 0.3))
         for _ in range(5):
             await asyncio.sleep(0)
         assert not task.done()
@@ -171,8 +171,8 @@ def test_an_old_picture_is_waited_out(tmp_path: Path) -> None:
 def test_a_notice_is_no_picture_however_fresh(tmp_path: Path) -> None:
     async def asking() -> None:
         camera, worker = live_camera(tmp_path)
-        camera.broadcast.publish(replace(frame_of(2), notice=True))
-        task = asyncio.create_task(api.fresh_frame(camera))
+        camera.broadcast.publish(replace(frame_of(1), notice=True))
+        task = asyncio.create_task(api.fresh_frame(camera, 0.3))
         for _ in range(5):
             await asyncio.sleep(0)
         assert not task.done()
@@ -186,10 +186,10 @@ def test_a_camera_that_fails_while_a_picture_is_waited_for_is_told_at_once(tmp_p
     async def asking() -> None:
         camera, worker = live_camera(tmp_path)
         worker.give(captured_ns=1)
-        task = asyncio.create_task(api.fresh_frame(camera))
+        task = asyncio.create_task(api.fresh_frame(camera, 0.3))
         await asyncio.sleep(0)
         camera._went_offline(SourceMissing("unplugged"))
-        await camera._publish_notice()
+        await draw_notice(camera)
         with pytest.raises(SourceMissing):
             await task
 
@@ -201,13 +201,13 @@ def test_a_picture_that_does_not_come_is_a_stall(tmp_path: Path, monkeypatch: py
     camera, worker = live_camera(tmp_path)
     worker.give(captured_ns=1)
     with pytest.raises(SourceStalled, match="no new picture"):
-        asyncio.run(api.fresh_frame(camera))
+        asyncio.run(api.fresh_frame(camera, 0.3))
 
 
 def test_an_offline_camera_has_no_snapshot_unless_the_notice_will_do(tmp_path: Path) -> None:
     camera, _ = live_camera(tmp_path)
     camera._went_offline(SourceMissing("unplugged", "plug it in"))
-    asyncio.run(camera._publish_notice())
+    asyncio.run(draw_notice(camera))
     served = app_of(camera)
     for path in ("/snapshot", "/?action=snapshot", "/cameras/front/snapshot"):
         answer = ask(served, path)
@@ -333,8 +333,17 @@ def test_everything_but_the_page_and_the_health_wants_the_token(built: FastAPI) 
 
 
 def test_no_answer_shows_a_credential(built: FastAPI) -> None:
-    for path in ("/cameras", "/cameras/front", "/health", "/state", "/metrics", "/openapi.json", "/snapshot"):
+    for path in ("/cameras", "/cameras/front", "/health", "/state", "/metrics", "/openapi.json"):
         assert "hunter2" not in ask(built, path, headers={"Authorization": f"Bearer {TOKEN}"}).text, path
+
+
+def test_a_camera_that_opens_is_waited_for_and_then_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "SNAPSHOT_WITHIN_S", 0.1)
+    camera = camera_of(tmp_path)
+    monkeypatch.setattr(type(camera), "opens_within_s", 0.2)
+    with pytest.raises(SourceStalled, match="no new picture within"):
+        asyncio.run(api.fresh_frame(camera, 0.3))
+    assert camera.broadcast.viewers == 0
 
 
 def test_the_description_is_complete(built: FastAPI) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from camdock import errors
-from camdock.camera import LARGEST_NOTICE_SIDE, Backoff, State
+from camdock.camera import Backoff, State
 from camdock.errors import (
     SettingOutOfRange,
     SourceBusy,
@@ -22,9 +22,10 @@ from camdock.errors import (
     StorageFull,
 )
 from camdock.frame import jpeg_size
+from camdock.notices import LARGEST_NOTICE_SIDE
 from camdock.settings import Settings, SettingsFile
 from camdock.wire import Kind, Message
-from tests.unit.rig import WorkerHere, camera_of, live_camera
+from tests.unit.rig import WorkerHere, camera_of, draw_notice, live_camera
 
 # --- Backoff ----------------------------------------------------------------------------------------------------------
 
@@ -156,7 +157,7 @@ def test_the_number_only_grows_over_notices_and_restarts(tmp_path: Path) -> None
     camera, worker = live_camera(tmp_path)
     worker.give()
     camera._went_offline(SourceStalled("no picture"))
-    asyncio.run(camera._publish_notice())
+    asyncio.run(draw_notice(camera))
     notice = camera.broadcast.newest
     assert notice is not None
     assert (notice.seq, notice.notice) == (3, True)
@@ -286,7 +287,7 @@ def test_the_notice_has_the_cameras_size_within_reason(
     camera = camera_of(tmp_path)
     camera._size = size
     camera._went_offline(SourceMissing("/dev/video0 does not exist", "plug it in"))
-    asyncio.run(camera._publish_notice())
+    asyncio.run(draw_notice(camera))
     frame = camera.broadcast.newest
     assert frame is not None
     assert frame.size == jpeg_size(frame.jpeg) == shown
@@ -301,8 +302,8 @@ def test_a_notice_that_comes_too_late_is_not_shown(tmp_path: Path) -> None:
             worker.give()  # meanwhile it is back
             return b"an old story"
 
-    camera._painter = Slow()  # type: ignore[assignment]
-    asyncio.run(camera._publish_notice())
+    camera._notices._painter = Slow()  # type: ignore[assignment]
+    asyncio.run(draw_notice(camera))
     assert camera.broadcast.newest is not None
     assert not camera.broadcast.newest.notice
 
@@ -389,5 +390,5 @@ def test_a_file_that_cannot_be_read_costs_the_settings_and_not_the_camera(
 def test_the_status_shows_no_credentials(tmp_path: Path) -> None:
     camera = camera_of(tmp_path, "relay:http://user:hunter2@h/#token=hunter2")
     assert "hunter2" not in repr(camera.status())
-    asyncio.run(camera._publish_notice())
+    asyncio.run(draw_notice(camera))
     assert camera.status().source == "relay:http://***@h/#token=***"

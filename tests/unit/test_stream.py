@@ -13,9 +13,10 @@ from camdock.backends.relay import Parts
 from camdock.broadcast import Broadcast
 from camdock.errors import CameraMissing
 from camdock.frame import BOUNDARY, DELIMITER
+from camdock.rendition import AS_IT_IS, Renditions
 from camdock.sender import Sender
 from camdock.stream import MjpegResponse, find
-from tests.unit.rig import app_of, ask, frame_of, live_camera
+from tests.unit.rig import Painter, app_of, ask, frame_of, live_camera
 
 Event = dict[str, Any]
 
@@ -48,7 +49,8 @@ class Viewer:
 
         scope = {"type": "http", "extensions": {}}
         async with asyncio.timeout(10):
-            await MjpegResponse(self.broadcast, Sender(send_timeout_s=10), self.frames)(scope, receive, send)
+            renditions = Renditions("front", self.broadcast, Painter())
+            await MjpegResponse(renditions, AS_IT_IS, Sender(send_timeout_s=10), self.frames)(scope, receive, send)
 
     @property
     def body(self) -> bytes:

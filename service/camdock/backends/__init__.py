@@ -85,7 +85,13 @@ class Backend:
         raise NotImplementedError
 
     def close(self) -> None:
-        """Give the device back. The worker ends right after, whatever happens here."""
+        """Give the device back. Nothing but `still_there` is asked of this backend afterwards."""
+
+    def still_there(self) -> None:
+        """Whether it could be opened again, as far as that is known without opening it; asked every other second.
+
+        raises  the CameraError that opening would give; SourceChanged when another device is the right one now
+        """
 
 
 def open_backend(source: Source, first_seq: int = 1) -> Backend:

@@ -43,14 +43,21 @@ class Auto(Backend):
         return self.inner.apply(wanted)
 
     def read(self, wait_s: float) -> Picture | None:
+        self._look_again()
+        return self.inner.read(wait_s)
+
+    def _look_again(self) -> None:
         if self.waits_for_camera and time.monotonic() - self.looked_at > LOOK_EVERY_S:
             self.looked_at = time.monotonic()
             if _look()[0] is not None:
                 raise SourceChanged
-        return self.inner.read(wait_s)
 
     def close(self) -> None:
         self.inner.close()
+
+    def still_there(self) -> None:
+        self._look_again()
+        self.inner.still_there()
 
 
 def _look() -> tuple[str | None, str | None]:

@@ -40,12 +40,7 @@ class OpenCV(Backend):
         self.is_device = target.isdigit() or target.startswith("/dev/video")
         self.is_file = not self.is_device and "://" not in target
         self._check_library()
-        if self.is_file:
-            self._check_file(target)
-        if self.is_device and not os.path.exists(target if target.startswith("/") else f"/dev/video{target}"):
-            raise SourceMissing(
-                f"/dev/video{target} does not exist", "plug the camera in; it is looked for every second"
-            )
+        self.still_there()
         self.capture = self._capture()
         if not self.capture.isOpened():
             raise self._not_opened()
@@ -181,6 +176,14 @@ class OpenCV(Backend):
             self.capture.release()
             self.capture = self._capture()
         return self.read(0.0)
+
+    def still_there(self) -> None:
+        target = self.source.target
+        if self.is_file:
+            self._check_file(target)
+        node = target if target.startswith("/") else f"/dev/video{target}"
+        if self.is_device and not os.path.exists(node):
+            raise SourceMissing(f"{node} does not exist", "plug the camera in; it is looked for every second")
 
     def close(self) -> None:
         if hasattr(self, "capture"):

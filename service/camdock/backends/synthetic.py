@@ -77,6 +77,9 @@ class Synthetic(Backend):
         self.due = time.monotonic()
         return Opened(self.source.redacted, "synthetic test card", self.size, self.fps, self.format)
 
+    def still_there(self) -> None:
+        self._check_plugged()
+
     def _check_plugged(self) -> None:
         gone = self.source.options.get("gone")
         if gone and Path(gone).exists():

@@ -353,3 +353,11 @@ class V4L2(Backend):
             self.capture.close()
         with suppress(OSError):
             self.device.close()
+
+    def still_there(self) -> None:
+        try:
+            os.stat(self.path)
+        except OSError as error:
+            raise error_of(error, self.path) from error
+        if not os.access(self.path, os.R_OK | os.W_OK):
+            raise error_of(PermissionError(errno.EACCES, os.strerror(errno.EACCES)), self.path)
