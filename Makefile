@@ -144,7 +144,7 @@ bench: $(TEST) ## Speed, peers beside us, on a quiet machine; ARGS=--short
 verify: $(TEST) $(LINT) ## What `make test` leaves out: lint, pins, slow tests, the page, old and other versions
 	@$(SHELL_WORDS)
 	part "lint" $(AGAIN) lint
-	part "test bed" tests/testbed/packages.sh chromium
+	part "test bed" tests/testbed/packages.sh chromium prometheus
 	part "pins" tests/testbed/pins.sh $(PY)
 	part "slow tests" again $(PY) -m pytest -m slow
 	part "page" again $(PY) -m pytest tests/page
@@ -165,8 +165,8 @@ verify: $(TEST) $(LINT) ## What `make test` leaves out: lint, pins, slow tests, 
 ##@ The machine
 
 .PHONY: testbed
-testbed: ## What the tests need from Debian: compiler, ustreamer, chromium, fuse3 (root installs it)
-	@tests/testbed/packages.sh chromium fuse3
+testbed: ## What the tests need from Debian: compiler, ustreamer, chromium, fuse3, prometheus (root installs it)
+	@tests/testbed/packages.sh chromium fuse3 prometheus
 
 .PHONY: clean
 clean: ## Remove what make made: environments, caches

@@ -2,12 +2,13 @@
 # What the tests need from Debian, beyond Python. Installs what is missing as root with apt; elsewhere it says what is
 # missing, and the tests that need it report themselves as skipped. With CI=true whatever stays missing is a failure.
 #
-#   tests/testbed/packages.sh [chromium] [fuse3]
+#   tests/testbed/packages.sh [chromium] [fuse3] [prometheus]
 #
 #   always     gcc, libc headers   the fake V4L2 camera and the load client are C
 #              ustreamer           the peer that `make bench` and the comparison tests run beside us
 #   chromium   the browser that opens the page
 #   fuse3      a file system that is slow or full on command
+#   prometheus scrapes the service, judges it by our alert rules, answers the dashboard's queries
 set -euo pipefail
 
 has() {
@@ -17,7 +18,8 @@ has() {
     linux-libc-dev) [ -e /usr/include/linux/videodev2.h ] ;;
     ustreamer | chromium) command -v "$1" >/dev/null ;;
     fuse3) command -v fusermount3 >/dev/null ;;
-    *) echo "packages.sh: unknown word '$1'; it knows chromium and fuse3" >&2 && exit 2 ;;
+    prometheus) command -v prometheus >/dev/null && command -v promtool >/dev/null ;;
+    *) echo "packages.sh: unknown word '$1'; it knows chromium, fuse3 and prometheus" >&2 && exit 2 ;;
   esac
 }
 
@@ -38,6 +40,12 @@ fi
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
   echo "Test bed: installing ${missing[*]} ..."
   export DEBIAN_FRONTEND=noninteractive
+  # The package would start a Prometheus at once and at every boot; the tests start their own. A mask keeps systemd from
+  # that (`systemctl unmask prometheus` takes it back), the runlevel keeps invoke-rc.d from it.
+  export RUNLEVEL=1
+  if [[ " ${missing[*]} " == *" prometheus "* && -d /run/systemd/system ]]; then
+    systemctl --quiet mask prometheus.service || true
+  fi
   log=$(mktemp)
   trap 'rm -f "$log"' EXIT
   if ! {
