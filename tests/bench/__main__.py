@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 from tests.bench import encode, machine, report
-from tests.bench.sections import EVERYONE, RAW, SECTIONS, Pace, Row, rows
+from tests.bench.sections import EVERYONE, RAW, SECTIONS, Pace, Progress, Row, rows
 from tests.bench.servers import USTREAMER_ONE_WORKER
 from tests.tools import build
 
@@ -86,10 +86,11 @@ def main() -> int:
     measured: list[Row] = []
     encoding: dict[str, object] = {}
     interrupted = False
+    progress = Progress(sum(len(row.turns(pace, chosen)) for row in planned))
     try:
         for row in planned:
             measured.append(row)
-            row.measure(pace, chosen)
+            row.measure(pace, chosen, progress)
             if row.section == "yuyv":
                 encoding = encode.alone(RAW)
     except KeyboardInterrupt:

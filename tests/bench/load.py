@@ -22,6 +22,7 @@ def viewers(
     slow: int = 0,
     slow_bytes_per_s: int = 0,
     other_request: bool = False,
+    path: str = "/stream",
 ) -> Result:
     """What loadclient printed: see the end of `loadclient.c` for the keys.
 
@@ -30,7 +31,7 @@ def viewers(
     raises           RuntimeError if the client failed
     """
     command = [
-        str(build.ensure("loadclient")), "-u", f"{running.address}/stream", "-n", str(count),
+        str(build.ensure("loadclient")), "-u", f"{running.address}{path}", "-n", str(count),
         "-w", str(warm_s), "-t", str(window_s), "-p", str(running.pid), "-L", running.server.name,
     ]  # fmt: skip
     if slow:

@@ -66,6 +66,15 @@ def _health_cells(result: Result, peer: Result) -> list[str]:
     ]
 
 
+def _rendition_cells(result: Result, peer: Result) -> list[str]:
+    return [
+        _number(result.get("srv_cpu_pct"), 1),
+        _number(result.get("cpu_ms_per_frame"), 4),
+        f"{_number(result.get('fps_per_client'), 1)} ({_number(result.get('fps_min'), 1)})",
+        f"{_number(result.get('made'), 0)} of {_number(result.get('frames_of_camera'), 0)}",
+    ]
+
+
 FAN_OUT_HEAD = ["CPU ms/frame", "of ustreamer's", "fps (min)", "latency p50 / p99 ms", "first frame p50 / p99 ms",
                 "server CPU %", "RSS MB"]  # fmt: skip
 HEADS = {
@@ -75,10 +84,11 @@ HEADS = {
     "slow": ["age p50 ms", "age max ms", "its frame time ms", "age in its frame times", "of ustreamer's",
              "fps of the others (min)"],
     "health": ["GET p50 / p99 ms", "errors", "fps", "CPU ms/frame"],
+    "rendition": ["server CPU %", "CPU ms/frame", "fps (min)", "made of the camera's frames"],
     "yuyv": ["first byte p50 / p99 ms", "less encoding p50 ms", "fps", "KB"],
 }  # fmt: skip
 CELLS = {"fanout": _fan_out_cells, "large": _fan_out_cells, "many": _fan_out_cells, "slow": _slow_cells,
-         "health": _health_cells}  # fmt: skip
+         "health": _health_cells, "rendition": _rendition_cells}  # fmt: skip
 SIZED = {
     f"{width}x{height}": f"{width}x{height}, {size // 1000} KB per frame" for (width, height), size in SETS.items()
 }
@@ -89,6 +99,8 @@ def _heading(row: Row) -> str:
     return {
         "slow": f"A viewer that reads {SLOW_BYTES_PER_S // 1000} KB/s, {row.viewers - 1} others beside it ({sized})",
         "health": f"Another request while {row.viewers} watch ({sized})",
+        "rendition": f"640x360 {'from' if row.task.size_text != '640x360' else 'as it comes from'} a camera that gives "
+        f"{sized}: {row.viewers} viewer{'s' if row.viewers > 1 else ''}",
         "yuyv": f"The camera sends YUYV {row.task.size_text}: from capture to a viewer's first byte",
     }.get(row.section, f"{sized}, {row.viewers} viewer{'s' if row.viewers > 1 else ''}")
 

@@ -27,6 +27,7 @@ from tests.bench.servers import (
 SMALL = Task((640, 480))
 LARGE = Task((1280, 720))
 RAW = Task((1280, 720), "YUYV")
+BIG, MIDDLE, RENDITION = Task((1920, 1080)), Task((640, 360)), "/stream?width=640&height=360"
 EVERYONE = (CAMDOCK, USTREAMER, CONDITION, THREADS)
 SLOW_BYTES_PER_S = 600_000
 NORMAL_BESIDE_SLOW = 10
@@ -39,8 +40,8 @@ class Pace:
     """How long and how often."""
 
     windows: int = 3
-    window_s: float = 5.0
-    warm_s: float = 2.0
+    window_s: float = 3.0
+    warm_s: float = 1.5
 
 
 @dataclass
@@ -66,29 +67,53 @@ class Row:
         numeric = [key for key, value in results[0].items() if isinstance(value, int | float)] if results else []
         return {key: statistics.median(result[key] for result in results) for key in numeric}
 
-    def measure(self, pace: Pace, chosen: frozenset[str]) -> None:
-        """A B C, A B C: a machine that grows slower or busier does so for all of them."""
+    def turns(self, pace: Pace, chosen: frozenset[str]) -> list[Server]:
+        """Whose window comes when. A B C, A B C: a machine that grows slower or busier does so for all of them."""
+        return [
+            server
+            for window in range(pace.windows)
+            for server in self.servers
+            if server.name in chosen and window < (server.windows or pace.windows)
+        ]
+
+    def measure(self, pace: Pace, chosen: frozenset[str], progress: "Progress") -> None:
+        """All of them; a server that failed once is not asked again."""
         folder = frames_for(self.task)
-        for window in range(pace.windows):
-            for server in self.servers:
-                if server.name not in chosen or server.name in self.errors:
-                    continue
-                begun = time.monotonic()
-                try:
-                    with Running(server, self.task, folder) as running:
-                        result = self.once(running, pace)
-                except RuntimeError as error:
-                    self.errors[server.name] = str(error)
-                    _say(f"{self.key:28} {server.name:13} FAILED: {error}")
-                    continue
-                result["load_1min"] = os.getloadavg()[0]
-                self.windows.setdefault(server.name, []).append(result)
-                took = time.monotonic() - begun
-                _say(f"{self.key:28} {server.name:13} {window + 1}/{pace.windows}  {_brief(result)}  ({took:.0f} s)")
+        for server in self.turns(pace, chosen):
+            progress.step()
+            if server.name in self.errors:
+                continue
+            begun = time.monotonic()
+            try:
+                with Running(server, self.task, folder) as running:
+                    result = self.once(running, pace)
+            except RuntimeError as error:
+                self.errors[server.name] = str(error)
+                progress.say(f"{self.key:22} {server.name:13} FAILED: {error}")
+                continue
+            result["load_1min"] = os.getloadavg()[0]
+            self.windows.setdefault(server.name, []).append(result)
+            took = time.monotonic() - begun
+            progress.say(f"{self.key:22} {server.name:13} {_brief(result)}  ({took:.0f} s)")
 
 
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+class Progress:
+    """Tells how much is done and how long the rest may take, a line a window."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.done = 0
+        self.began = time.monotonic()
+
+    def step(self) -> None:
+        """The next window begins."""
+        self.done += 1
+
+    def say(self, line: str) -> None:
+        """A line about the window that has just ended."""
+        left_s = (time.monotonic() - self.began) / self.done * (self.total - self.done)
+        shown = f"[{self.done}/{self.total}, {left_s // 60:.0f}:{left_s % 60:02.0f} left]"
+        print(f"{shown:22} {line}", file=sys.stderr, flush=True)
 
 
 def _brief(result: Result) -> str:
@@ -128,6 +153,18 @@ def _health(count: int, servers: tuple[Server, ...]) -> Row:
     return Row("health", f"N={count}", SMALL, servers, once, viewers=count)
 
 
+def _rendition(count: int, task: Task, path: str) -> Row:
+    def once(running: Running, pace: Pace) -> Result:
+        result = load.viewers(running, count, warm_s=pace.warm_s + count / 500, window_s=pace.window_s, path=path)
+        figures = running.figures()
+        result["frames_of_camera"] = figures["camdock_frames_total"]
+        result["made"] = figures["camdock_rendition_frames_total"]
+        return result
+
+    title = f"N={count}" + ("" if "?" in path else " as it is")
+    return Row("rendition", title, task, (CAMDOCK,), once, viewers=count)
+
+
 def _raw(servers: tuple[Server, ...]) -> Row:
     def once(running: Running, pace: Pace) -> Result:
         return encode.first_byte(running, warm_s=min(pace.warm_s, 1.0), window_s=pace.window_s)
@@ -135,7 +172,7 @@ def _raw(servers: tuple[Server, ...]) -> Row:
     return Row("yuyv", "1280x720", RAW, servers, once)
 
 
-SECTIONS = ("fanout", "large", "many", "slow", "health", "yuyv")
+SECTIONS = ("fanout", "large", "many", "slow", "health", "rendition", "yuyv")
 
 
 def rows(only: frozenset[str], short: bool) -> list[Row]:
@@ -148,10 +185,14 @@ def rows(only: frozenset[str], short: bool) -> list[Row]:
             _fan_out("large", LARGE, 10, pair),
             _slow((CAMDOCK,)),
             _health(50, pair),
+            _rendition(20, BIG, RENDITION),
             _raw(pair),
         ]
     else:
         every = [_fan_out("fanout", SMALL, count) for count in (1, 10, 50, 200)]
-        every += [_fan_out("large", LARGE, count) for count in (1, 50, 200)]
-        every += [_fan_out("many", SMALL, 1000), _slow(EVERYONE), _health(200, EVERYONE), _raw(raw_servers)]
+        every += [_fan_out("large", LARGE, count) for count in (1, 10, 50, 200)]
+        every += [_fan_out("many", SMALL, 1000), _fan_out("many", LARGE, 1000)]
+        every += [_slow(EVERYONE), _health(200, EVERYONE)]
+        every += [_rendition(1, BIG, RENDITION), _rendition(200, BIG, RENDITION), _rendition(200, MIDDLE, "/stream")]
+        every += [_raw(raw_servers)]
     return [row for row in every if row.section in only]

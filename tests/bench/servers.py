@@ -53,6 +53,7 @@ class Server:
     ready_path: str = "/health"
     small_path: str = "/health"  # the other request, answered while many stream
     needs: str | None = None  # a program that must be installed
+    windows: int | None = None  # at most so many of each row
 
     def missing(self) -> str | None:
         """Why this server cannot run here; None if it can."""
@@ -96,8 +97,9 @@ USTREAMER = Server("ustreamer", "ustreamer", _ustreamer(), ready_path="/state", 
 USTREAMER_ONE_WORKER = Server(
     "ustreamer-1w", "ustreamer --workers=1", _ustreamer("--workers", "1"), ready_path="/state", needs="ustreamer"
 )
-CONDITION = Server("condition", "FastAPI StreamingResponse, asyncio.Condition", _peer("condition"))
-THREADS = Server("threads", "http.server, a thread for each viewer", _peer("threads"))
+# They are there for their size, not for their decimals: one window of each row spares a quarter of an hour.
+CONDITION = Server("condition", "FastAPI StreamingResponse, asyncio.Condition", _peer("condition"), windows=1)
+THREADS = Server("threads", "http.server, a thread for each viewer", _peer("threads"), windows=1)
 
 
 def _die_with_the_bench() -> None:
@@ -193,6 +195,13 @@ class Running:
         code = self._process.poll()
         what = "did not get ready" if code is None else f"ended with status {code}"
         raise RuntimeError(f"{self.server.name} {what}:\n{self.log_end()}")
+
+    def figures(self) -> dict[str, float]:
+        """The plain figures of Camdock's /metrics, by name; of one camera."""
+        with urllib.request.urlopen(f"http://{self.address}/metrics", timeout=5) as answer:
+            lines = answer.read().decode().splitlines()
+        named = [line.rpartition(" ") for line in lines if not line.startswith("#")]
+        return {name.partition("{")[0]: float(value) for name, _, value in named}
 
     def log_end(self) -> str:
         return "\n".join(self._log.read_text(errors="replace").splitlines()[-15:])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import resource
 import selectors
 import signal
@@ -13,7 +14,9 @@ import statistics
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
+import psutil
 import pytest
 from PIL import Image
 
@@ -23,6 +26,7 @@ from tests.tools.service import Picture, Service, Viewer, until
 from tests.tools.upstream import moving, swollen, upstream
 
 STREAM = request("/stream")
+PIXELS_PROCESS = 4  # descriptors of the API process that it takes: orders, frames, log, the process itself
 TIMEOUT_S = 1  # CAMDOCK_SEND_TIMEOUT_S
 
 
@@ -232,7 +236,12 @@ def test_a_thousand_viewers_all_get_pictures(start: StartService) -> None:
                 tails[key.fd] = data[-len(delimiter) + 1 :]
         assert service.camera()["viewers"] == 1000
         assert service.get("/health/live", timeout_s=5).status == 200
-    until_nobody_looks(service, files, 20)
+        assert service.get("/snapshot?width=64", timeout_s=10).status == 200
+        api = psutil.Process(service.process.pid)
+        mapped = {Path(one.path).name for one in api.memory_maps()}
+        assert not [name for name in mapped if re.match(r"(_multiarray|cv2|libopenblas|_simplejpeg|_imaging)", name)]
+        assert api.memory_info().rss < 100e6, f"{api.memory_info().rss / 1e6:.0f} MB with 1000 viewers"
+    until_nobody_looks(service, files + PIXELS_PROCESS, 20)
     assert stuck_viewers(service) == 0
     assert "Traceback" not in service.log, service.log[-4000:]
     assert os.path.isdir(f"/proc/{service.process.pid}")
