@@ -124,6 +124,7 @@ class _Session:
     waiting_since: float = 0.0
     awaited: str = ""
     rest: Rest = Rest.NOT
+    news: int = logging.INFO  # a camera that is woken every minute does not fill the log
     exposure_s: float = 0.0
     interval_s: float = 0.0
     drops: Counter[str] = field(default_factory=Counter)
@@ -313,7 +314,7 @@ class Camera:
         session.interval_s = 1 / self._fps_promised if self._fps_promised else 0.0
         first_s = max(FIRST_FRAME_WITHIN_S + session.exposure_s, self._deadline_s(session))
         session.expect(first_s, "to give its first picture")
-        log.info("%s: open: %s, %dx%d %s", self.name, self._device, *self._size, self._format)
+        log.log(session.news, "%s: open: %s, %dx%d %s", self.name, self._device, *self._size, self._format)
 
     def _on_frame(self, session: _Session, message: Message) -> None:
         if session.rest is not Rest.NOT:
@@ -371,7 +372,7 @@ class Camera:
             self._notices.changed()
             self._moved.set()
             if state in (State.LIVE, State.IDLE):
-                log.info("%s: %s", self.name, state)
+                log.log(self._session.news if self._session else logging.INFO, "%s: %s", self.name, state)
 
     def _went_offline(self, error: CameraError) -> None:
         self._restarts[error.code] += 1
@@ -437,7 +438,7 @@ class Camera:
         self._moved.set()
 
     async def _wake(self, session: _Session) -> None:
-        session.rest = Rest.NOT
+        session.rest, session.news = Rest.NOT, logging.DEBUG
         session.expect(self._open_timeout_s, "to open")
         self._turn(State.STARTING, None)
         await self._order_start(session.worker)
@@ -505,7 +506,7 @@ class Camera:
         """
         wanted = self._wanted.changed(changes)
         session = self._session
-        if self._state is not State.LIVE or session is None:
+        if self._state is not State.LIVE or session is None or session.rest is not Rest.NOT:
             await self._keep(wanted)
             return wanted
         self._limits.check({name: value for name, value in changes.items() if value is not None}, self.name)

@@ -140,6 +140,7 @@ class Renditions:
         with self._use(wanted) as one:
             if one.task is None:
                 one.task = asyncio.create_task(self._follow(one))
+                one.task.add_done_callback(_must_not_end)
             yield one.broadcast
 
     async def still(self, frame: Frame, wanted: Wanted) -> Frame:
@@ -189,6 +190,11 @@ class Renditions:
             size=jpeg_size(jpeg) or frame.size,
             notice=frame.notice,
         )
+
+
+def _must_not_end(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("a mistake in Camdock, please report it", exc_info=error)
 
 
 def _retrieved(making: asyncio.Future[Frame]) -> None:

@@ -91,6 +91,8 @@ class WorkerHere:
         os.write(self.orders_in, message)
         self.unpacker.fill(self.orders_out)
         for order in self.unpacker.messages():
+            if order.kind is Kind.REST:
+                continue  # the test says when it has given its device back
             assert order.kind is Kind.APPLY
             answer: dict[str, Any] = {"id": order.meta["id"], "limits": dataclasses.asdict(self.backend.limits())}
             try:

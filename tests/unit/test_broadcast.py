@@ -173,3 +173,28 @@ def test_the_rate_of_a_subscriber_is_what_it_took_over_its_time() -> None:
             subscriber.take()
         subscriber.since -= 10
         assert 2.9 < subscriber.fps <= 3.0
+
+
+def test_demand_begins_with_the_first_and_ends_with_the_last() -> None:
+    broadcast = Broadcast()
+    told: list[bool] = []
+    broadcast.on_demand(lambda: told.append(broadcast.alone_s is None))
+    assert broadcast.alone_s is not None
+    with broadcast.subscribe(feed=True):
+        assert broadcast.viewers == 0, "a feed is nobody"
+        with broadcast.subscribe(), broadcast.subscribe():
+            assert broadcast.viewers == 2
+            assert told == [True]
+        assert broadcast.alone_s is None
+    assert told == [True, False]
+    assert broadcast.alone_s < 5
+
+
+def test_what_is_forgotten_is_shown_to_nobody() -> None:
+    broadcast = Broadcast()
+    broadcast.publish(frame_of(1))
+    broadcast.forget()
+    with broadcast.subscribe() as late:
+        assert late.take() is None
+        broadcast.publish(frame_of(2))
+        assert late.take() is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import math
 import os
 import time
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from camdock import errors
-from camdock.camera import Backoff, State
+from camdock.camera import Backoff, Camera, State
 from camdock.errors import (
     SettingOutOfRange,
     SourceBusy,
@@ -392,3 +393,60 @@ def test_the_status_shows_no_credentials(tmp_path: Path) -> None:
     assert "hunter2" not in repr(camera.status())
     asyncio.run(draw_notice(camera))
     assert camera.status().source == "relay:http://***@h/#token=***"
+
+
+# --- demand -----------------------------------------------------------------------------------------------------------
+
+
+def rested(tmp_path: Path) -> tuple[Camera, WorkerHere]:
+    camera, worker = live_camera(tmp_path)
+    assert camera._session is not None
+    asyncio.run(camera._ask_to_rest(camera._session))
+    camera._dispatch(Message(Kind.RESTED))
+    return camera, worker
+
+
+def test_a_camera_at_rest_is_idle_and_keeps_no_old_picture(tmp_path: Path) -> None:
+    camera, worker = rested(tmp_path)
+    status = camera.status()
+    assert (status.state, status.error, status.age_s, status.fps) == (State.IDLE, None, None, 0.0)
+    assert camera.broadcast.newest is None
+    assert camera.unavailable() is None
+    assert worker.within_s == math.inf, "it owes nothing"
+
+
+def test_a_picture_that_was_on_its_way_wakes_nobody(tmp_path: Path) -> None:
+    camera, worker = live_camera(tmp_path)
+    assert camera._session is not None
+    asyncio.run(camera._ask_to_rest(camera._session))
+    due = worker.within_s
+    worker.give()
+    camera._dispatch(Message(Kind.RESTED))
+    worker.give()
+    assert camera.status().frames == 1
+    assert camera.status().state is State.IDLE
+    assert due == 3.0, "to give the device back"
+
+
+def test_what_was_dropped_before_a_rest_is_not_forgotten(tmp_path: Path) -> None:
+    camera, worker = live_camera(tmp_path)
+    worker.give(drops={"broken": 3})
+    assert camera._session is not None
+    asyncio.run(camera._ask_to_rest(camera._session))
+    camera._dispatch(Message(Kind.RESTED))
+    assert camera.status().drops == {"broken": 3}
+
+
+def test_settings_asked_for_at_rest_are_kept_for_the_next_start(tmp_path: Path) -> None:
+    camera, _ = rested(tmp_path)
+    assert asyncio.run(camera.apply({"gain": 2.0})).gain == 2.0
+    assert SettingsFile(tmp_path / "front.json").load().gain == 2.0
+
+
+def test_another_camera_found_at_rest_is_taken(tmp_path: Path) -> None:
+    camera, worker = rested(tmp_path)
+    camera._dispatch(Message(Kind.HELLO))
+    assert camera.status().state is State.STARTING
+    assert worker.within_s == 5.0, "to open"
+    worker.give()
+    assert camera.status().state is State.LIVE
