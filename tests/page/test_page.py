@@ -1,69 +1,17 @@
-"""The page and /docs in Debian's chromium, against the real service with synthetic cameras.
-
-Needs chromium, and playwright from the `test` extra: playwright's own browsers are not used. Every page is served
-with a strict Content-Security-Policy, so inline scripts, inline styles and foreign resources are found by every test.
-"""
+"""The page and /docs in Debian's chromium, against the real service with synthetic cameras."""
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import signal
-import socket
 import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
-import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, Route, expect, sync_playwright
+from playwright.sync_api import expect
 
-CSP = "default-src 'self'; img-src 'self' blob: data:"
-SOURCES = "front=synthetic: nest=synthetic:?fps=10&label=nest"
+from tests.page.rig import WITHIN_MS, Open, Service, free_port, running
+
 TOKEN = "sesame-open-please"
-SIZES = [(320, 640), (1280, 800), (3840, 2160)]
-WITHIN_MS = 20_000
-
-# A small copy of what an <img> shows now, as text: two that differ are two pictures.
-PIXELS = """img => {
-    const canvas = document.createElement("canvas");
-    [canvas.width, canvas.height] = [64, 48];
-    const context = canvas.getContext("2d");
-    context.drawImage(img, 0, 0, 64, 48);
-    return Array.from(context.getImageData(0, 0, 64, 48).data).join();
-}"""
-DIFFERS = f"([img, before]) => img.naturalWidth > 0 && ({PIXELS})(img) !== before"
-
-# Every text on the page whose contrast with what lies behind it is under 4.5:1 (WCAG 2, SC 1.4.3).
-FAINT = """() => {
-    const numbers = colour => (colour.match(/[\\d.]+/g) ?? []).map(Number);
-    const luminance = ([r, g, b]) => [r, g, b].map(c => c / 255)
-        .map(c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
-        .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
-    const ground = element => {
-        for (let at = element; at; at = at.parentElement) {
-            const colour = numbers(getComputedStyle(at).backgroundColor);
-            if ((colour[3] ?? 1) === 1) return colour;
-        }
-        return [255, 255, 255];
-    };
-    const faint = [];
-    const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-    while (walker.nextNode()) {
-        const element = walker.currentNode.parentElement;
-        if (!walker.currentNode.data.trim() || !element.checkVisibility()) continue;
-        const [a, b] = [luminance(numbers(getComputedStyle(element).color)), luminance(ground(element))];
-        const contrast = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-        if (contrast < 4.5) faint.push(`${contrast.toFixed(2)}: ${walker.currentNode.data.trim()}`);
-    }
-    return faint;
-}"""
 
 # Resolves when every camera has so many viewers. (wait_for_function does not wait for what a promise brings.)
 UNTIL_VIEWERS = """async ([wanted, withinMs]) => {
@@ -75,205 +23,6 @@ UNTIL_VIEWERS = """async ([wanted, withinMs]) => {
         await new Promise(done => setTimeout(done, 50));
     }
 }"""
-
-# What sticks out of the window, or out of its card, where it would be cut off unseen.
-STICKS_OUT = """() => {
-    const wide = document.documentElement.scrollWidth;
-    const found = wide > innerWidth ? [`the page is ${wide} px wide in ${innerWidth} px`] : [];
-    for (const box of document.querySelectorAll(".card, .block, .endpoint, .panel, .bar")) {
-        const right = box.getBoundingClientRect().right;
-        for (const element of box.querySelectorAll("*")) {
-            if (!element.checkVisibility() || element.closest("pre")) continue;
-            const over = element.getBoundingClientRect().right - right;
-            if (over > 0.5) found.push(`${element.tagName} ${element.className}: ${over} px`);
-        }
-    }
-    return found;
-}"""
-
-
-# --- the service ------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Service:
-    """A running service, alone in its process group."""
-
-    process: subprocess.Popen[bytes]
-    port: int
-
-    @property
-    def url(self) -> str:
-        """Where its page is."""
-        return f"http://127.0.0.1:{self.port}"
-
-    def worker(self, camera: str) -> psutil.Process:
-        """The driver process of one camera."""
-        for child in psutil.Process(self.process.pid).children(recursive=True):
-            words = child.cmdline()
-            if "camdock.worker" in words and camera in words:
-                return child
-        raise AssertionError(f"no worker for {camera}")
-
-    def kill(self) -> None:
-        """The whole service at once; its workers, in groups of their own, follow by themselves."""
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(10)
-
-
-def free_port() -> int:
-    """A TCP port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def wait_until_it_listens(process: subprocess.Popen[bytes], port: int) -> None:
-    """Return as soon as a connection is taken; fail at once when the process ends, or after 30 s."""
-    until = time.monotonic() + 30
-    while time.monotonic() < until:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            return
-        except OSError:
-            pass
-        try:
-            raise AssertionError(f"the service ended with status {process.wait(0.05)}")
-        except subprocess.TimeoutExpired:
-            pass
-    raise AssertionError("the service does not listen after 30 s")
-
-
-@contextmanager
-def running(folder: Path, port: int | None = None, **variables: str) -> Iterator[Service]:
-    """The real service, from when it listens until it has gone; prints its log."""
-    port = port or free_port()
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("CAMDOCK_")}
-    environment |= {"CAMDOCK_PORT": str(port), "CAMDOCK_STATE_DIR": str(folder), "CAMDOCK_SOURCES": SOURCES} | variables
-    log_path = folder / "log"
-    with log_path.open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "camdock"], env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-            start_new_session=True, cwd=folder,
-        )  # fmt: skip
-    try:
-        wait_until_it_listens(process, port)
-        yield Service(process, port)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGTERM)
-            try:
-                process.wait(15)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait(10)
-        print(log_path.read_text("utf-8", "replace"))
-
-
-@pytest.fixture
-def service(tmp_path: Path) -> Iterator[Service]:
-    """Two cameras, no token."""
-    with running(tmp_path) as started:
-        yield started
-
-
-# --- the browser ------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Debian's chromium."""
-    path = shutil.which("chromium")
-    if path is None:
-        if os.environ.get("CI"):
-            pytest.fail("chromium is missing: apt install chromium")
-        pytest.skip("chromium is missing: apt install chromium")
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage"])
-        yield found
-        found.close()
-
-
-@dataclass
-class Window:
-    """One page of a fresh profile, and what it did."""
-
-    page: Page
-    origin: str
-    errors: list[str] = field(default_factory=list)
-    foreign: list[str] = field(default_factory=list)
-
-    def on_console(self, message: ConsoleMessage) -> None:
-        """Keep errors and warnings."""
-        if message.type in ("error", "warning"):
-            self.errors.append(message.text)
-
-    def on_request(self, request: Request) -> None:
-        """Keep what leaves the origin."""
-        if not request.url.startswith((self.origin + "/", "blob:" + self.origin, "data:")):
-            self.foreign.append(request.url)
-
-    def card(self, camera: str) -> Any:
-        """The card of one camera."""
-        return self.page.locator(f'.card[data-camera="{camera}"]')
-
-    def expect_moving(self, camera: str) -> None:
-        """Wait until the card's picture is there and has changed twice."""
-        img = self.card(camera).locator("img").element_handle(timeout=WITHIN_MS)
-        self.page.wait_for_function("img => img.naturalWidth > 0", arg=img, timeout=WITHIN_MS)
-        for _ in range(2):
-            self.page.wait_for_function(DIFFERS, arg=[img, img.evaluate(PIXELS)], timeout=WITHIN_MS)
-
-    def expect_state(self, camera: str, word: str) -> None:
-        """Wait until the card says this state."""
-        expect(self.card(camera).locator(".state")).to_have_text(word, timeout=WITHIN_MS)
-
-    def look(self, *, hidden: bool) -> None:
-        """Turn to another tab, or back."""
-        self.page.evaluate(
-            """hidden => {
-                Object.defineProperty(document, "hidden", {configurable: true, get: () => hidden});
-                document.dispatchEvent(new Event("visibilitychange"));
-            }""",
-            hidden,
-        )
-
-
-Open = Callable[..., Window]
-
-
-def with_policy(route: Route) -> None:
-    """Serve a document with the strict policy."""
-    response = route.fetch()
-    route.fulfill(response=response, headers={**response.headers, "content-security-policy": CSP})
-
-
-@pytest.fixture
-def open_page(browser: Browser) -> Iterator[Open]:
-    """open_page(service, "/", size=..., scheme=...): a Window. In the end: nothing has left the service's origin."""
-    windows: list[Window] = []
-
-    def open_one(
-        service: Service, path: str = "/", size: tuple[int, int] = (1280, 800), scheme: str = "light"
-    ) -> Window:
-        viewport = {"width": size[0], "height": size[1]}
-        context = browser.new_context(viewport=viewport, color_scheme=scheme, accept_downloads=True)  # type: ignore[arg-type]
-        context.route(re.compile(rf"^{re.escape(service.url)}/(docs)?(\?.*)?$"), with_policy)
-        window = Window(context.new_page(), service.url)
-        windows.append(window)
-        window.page.on("console", window.on_console)
-        window.page.on("pageerror", lambda error: window.errors.append(str(error)))
-        window.page.on("request", window.on_request)
-        response = window.page.goto(service.url + path)
-        assert response is not None
-        assert response.headers["content-security-policy"] == CSP
-        return window
-
-    yield open_one
-    for window in windows:
-        window.page.context.close()
-        assert window.foreign == []
 
 
 # --- pictures and states ----------------------------------------------------------------------------------------------
@@ -365,6 +114,78 @@ def test_nine_cameras_on_one_screen_all_move_and_the_page_still_gets_answers(tmp
         assert sum(str(kind).startswith("blob:") for kind in kinds) == 5
         assert window.errors == []
 
+        # Snapshots keep a camera awake as a stream does: in a tab that nobody sees there are none either.
+        window.look(hidden=True)
+        window.page.wait_for_timeout(500)  # what is on its way may arrive
+        asked: list[str] = []
+        window.page.on("request", lambda request: asked.append(request.url))
+        window.page.wait_for_timeout(2500)
+        assert asked == []
+
+
+# --- idle -------------------------------------------------------------------------------------------------------------
+
+
+def test_cameras_go_to_rest_behind_a_hidden_tab_and_its_return_wakes_them(service: Service, open_page: Open) -> None:
+    window = open_page(service)
+    window.expect_moving("front")
+    window.look(hidden=True)
+    states: list[str] = []
+    for _ in range(120):
+        states = [camera["state"] for camera in window.page.request.get(f"{service.url}/cameras").json()]
+        if states == ["idle", "idle"]:
+            break
+        window.page.wait_for_timeout(250)
+    assert states == ["idle", "idle"]
+    window.look(hidden=False)
+    window.expect_moving("front")
+    for camera in ("front", "nest"):
+        window.expect_state(camera, "Live")
+    expect(window.page.locator("#news")).to_be_empty()
+    assert window.errors == []
+
+
+# In the next two, what /cameras answers is changed on the way to the page; the streams are real.
+
+
+def test_an_idle_camera_is_said_to_be_idle_without_alarm_and_its_stream_is_opened_all_the_same(
+    service: Service, open_page: Open
+) -> None:
+    window = open_page(service, "/docs")  # so that the page's first answer is changed already
+    window.pretend_idle("nest")
+    window.page.goto(service.url)
+    window.expect_state("nest", "Idle")
+    card = window.card("nest")
+    expect(card.locator(".stage")).to_contain_text("Nobody is looking. It starts when somebody does.")
+    expect(card.locator(".reason")).to_be_hidden()
+    expect(window.page.locator("#summary")).to_have_text("1 of 2 cameras live, 1 idle", timeout=WITHIN_MS)
+    window.expect_moving("nest")
+    watcher = open_page(service, "/docs")
+    watcher.page.evaluate(UNTIL_VIEWERS, [1, WITHIN_MS])
+
+    window.page.unroute_all(behavior="ignoreErrors")
+    window.expect_state("nest", "Live")
+    expect(card.locator(".stage")).not_to_contain_text("Nobody is looking", use_inner_text=True)
+    expect(window.page.locator("#news")).to_be_empty()  # neither was worth interrupting somebody who listens
+    assert window.errors == []
+
+
+def test_a_card_that_scrolls_into_sight_opens_its_stream_though_its_camera_is_idle(
+    tmp_path: Path, open_page: Open
+) -> None:
+    names = [f"cam{number}" for number in range(6)]
+    with running(tmp_path, CAMDOCK_SOURCES=" ".join(f"{name}=synthetic:?fps=5" for name in names)) as service:
+        window = open_page(service, "/docs", size=(320, 568))
+        window.pretend_idle("cam5")
+        window.page.goto(service.url)
+        window.expect_moving("cam0")
+        window.expect_state("cam5", "Idle")
+        last = window.card("cam5").locator("img")
+        assert last.get_attribute("src") is None
+        window.card("cam5").scroll_into_view_if_needed()
+        expect(last).to_have_attribute("src", re.compile("/stream"), timeout=WITHIN_MS)
+        window.expect_moving("cam5")
+
 
 # --- what can be done -------------------------------------------------------------------------------------------------
 
@@ -382,7 +203,7 @@ def test_full_screen_shows_the_picture(service: Service, open_page: Open) -> Non
     window = open_page(service)
     window.expect_state("front", "Live")
     window.card("front").get_by_role("button", name="Full screen, front").click()
-    window.page.wait_for_function("document.fullscreenElement?.className === 'stage'", timeout=WITHIN_MS)
+    window.page.wait_for_function("() => document.fullscreenElement?.className === 'stage'", timeout=WITHIN_MS)
 
 
 def test_settings_are_changed_by_keyboard_and_a_refusal_is_told_beside_the_control(
@@ -461,28 +282,7 @@ def test_a_token_in_the_address_is_used_and_taken_out_of_it(tmp_path: Path, open
         assert window.errors == []
 
 
-# --- how it looks -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
-def test_nothing_sticks_out_and_every_text_can_be_read(tmp_path: Path, open_page: Open, size: tuple[int, int]) -> None:
-    gone = tmp_path / "gone"
-    gone.touch()
-    sources = f"{SOURCES} a-camera-with-a-name-of-many-letters=synthetic:?gone={gone}"
-    with running(tmp_path, CAMDOCK_SOURCES=sources) as service:
-        for scheme in ("light", "dark"):
-            window = open_page(service, size=size, scheme=scheme)
-            window.expect_state("front", "Live")
-            window.expect_state("a-camera-with-a-name-of-many-letters", "Offline")
-            window.card("front").locator("summary").click()
-            expect(window.card("front").get_by_label("Exposure", exact=True)).to_be_visible(timeout=WITHIN_MS)
-            assert window.page.evaluate(STICKS_OUT) == []
-            assert window.page.evaluate(FAINT) == []
-
-            docs = open_page(service, "/docs", size=size, scheme=scheme)
-            expect(docs.page.get_by_role("heading", name="What to type first")).to_be_visible(timeout=WITHIN_MS)
-            assert docs.page.evaluate(STICKS_OUT) == []
-            assert docs.page.evaluate(FAINT) == []
+# --- /docs ------------------------------------------------------------------------------------------------------------
 
 
 def test_the_docs_show_every_endpoint_with_a_line_to_copy(service: Service, open_page: Open) -> None:

@@ -6,6 +6,7 @@ import { ask, keepToken, linkTo, refusal, takeToken, token } from "./token.js";
 import { say } from "./words.js";
 
 const ASK_EVERY_MS = 1000;
+const ASK_WAKING_EVERY_MS = 250;
 
 const find = (id) => document.getElementById(id);
 const pictures = new Pictures();
@@ -40,7 +41,8 @@ async function turn() {
   clearTimeout(timer);
   const waiting = await askOnce();
   asking = false;
-  if (!document.hidden && !waiting) timer = setTimeout(turn, ASK_EVERY_MS);
+  const soon = [...cards.values()].some((card) => card.waking);
+  if (!document.hidden && !waiting) timer = setTimeout(turn, soon ? ASK_WAKING_EVERY_MS : ASK_EVERY_MS);
 }
 
 /** Returns true when there is nothing to ask before somebody has entered a token. */
@@ -68,6 +70,7 @@ async function askOnce() {
 
 function showCameras(cameras) {
   const back = !answered;
+  if (back) pictures.restart(); // an <img> does not notice that its service has gone
   answered = true;
   tried = false;
   document.body.classList.remove("silent");
@@ -80,10 +83,7 @@ function showCameras(cameras) {
   const news = cameras.map((camera) => showCamera(camera, cameras.length === 1)).filter(Boolean);
   if (news.length) say(find("news"), news.join("; "));
   showSummary(cameras);
-  if (back) {
-    pictures.restart(); // an <img> does not notice that its service has gone
-    showVersion();
-  }
+  if (back) showVersion();
 }
 
 function showCamera(camera, alone) {
@@ -108,9 +108,9 @@ function removeCards(staying) {
 }
 
 function showSummary(cameras) {
-  const live = cameras.filter((camera) => camera.state === "live").length;
-  const text = cameras.length === 1 ? "" : `${live} of ${cameras.length} cameras live`;
-  say(find("summary"), text);
+  const count = (state) => cameras.filter((camera) => camera.state === state).length;
+  const idle = count("idle") ? `, ${count("idle")} idle` : "";
+  say(find("summary"), cameras.length === 1 ? "" : `${count("live")} of ${cameras.length} cameras live${idle}`);
 }
 
 function showSilence(text) {

@@ -21,18 +21,36 @@ export class Card {
     this.#fullScreen();
   }
 
+  /** Its picture is on the way, and so is another state. */
+  get waking() {
+    return this.picture.mode !== "off" && passing(this.camera);
+  }
+
   /** Show `camera` (CameraModel). Returns what is worth saying aloud, empty when nothing is. */
   show(camera) {
     const before = this.camera;
     this.camera = camera;
     this.element.dataset.state = camera.state;
     say(this.#find(".word"), stateWord(camera.state));
+    this.#find(".resting").hidden = camera.state !== "idle";
     this.#showReason(camera);
     this.#showFacts(camera);
     this.#showSize(camera.size);
     this.settings.show(camera.settings, camera.state === "live");
     this.picture.check(camera.viewers);
-    return before ? news(before, camera) : "";
+    return this.#news(before, camera);
+  }
+
+  /** Idle and starting lead to something else: they are written, not said. */
+  #news(before, now) {
+    if (passing(now)) return "";
+    const told = this.told ?? (before && { ...before, state: "live" });
+    this.told = now;
+    if (!told) return "";
+    if (told.state !== now.state) return `${now.name}: ${stateWord(now.state)}${now.reason ? `. ${now.reason.message}` : ""}`;
+    // Over before the page asked again: seen only in the count.
+    const code = Object.keys(now.restarts).find((one) => now.restarts[one] > (told.restarts[one] ?? 0));
+    return code && now.state === "live" ? `${now.name}: ${reasonWords(code)}, live again` : "";
   }
 
   #find(selector) {
@@ -48,7 +66,7 @@ export class Card {
     this.picture.img.alt = `Pictures of ${this.name}`;
     this.#find(".snapshot").setAttribute("aria-label", `Snapshot of ${this.name}`);
     this.#find(".full").setAttribute("aria-label", `Full screen, ${this.name}`);
-    this.settings.form.setAttribute("aria-label", `Settings of ${this.name}`);
+    for (const part of [this.settings.form, this.#find("summary")]) part.setAttribute("aria-label", `Settings of ${this.name}`);
   }
 
   #showReason({ reason }) {
@@ -92,7 +110,8 @@ export class Card {
   /** Fetched, not linked to: a refusal can be shown in words, and the token stays out of the history. */
   async #snapshot() {
     const button = this.#find(".snapshot");
-    button.disabled = true;
+    if (button.ariaDisabled === "true") return;
+    button.ariaDisabled = "true"; // `disabled` would take the focus away
     try {
       const response = await ask(`${this.picture.path}/snapshot`);
       if (response.ok) save(await response.blob(), fileName(this.name, response.headers.get("X-Timestamp")));
@@ -100,7 +119,7 @@ export class Card {
     } catch {
       say(this.problem, "No snapshot: the service did not answer.");
     } finally {
-      button.disabled = false;
+      button.ariaDisabled = "false";
     }
   }
 
@@ -109,6 +128,9 @@ export class Card {
     button.hidden = !document.fullscreenEnabled; // an iPhone has it for videos only
     const stage = this.#find(".stage");
     button.addEventListener("click", () => stage.requestFullscreen().catch(() => {}));
+    stage.addEventListener("fullscreenchange", () => { // the browser took the focus away
+      if (!document.fullscreenElement) button.focus({ preventScroll: true });
+    });
     stage.addEventListener("dblclick", () => {
       if (document.fullscreenElement) document.exitFullscreen();
       else if (document.fullscreenEnabled) stage.requestFullscreen().catch(() => {});
@@ -116,13 +138,8 @@ export class Card {
   }
 }
 
-function news(before, now) {
-  if (before.state !== now.state) {
-    return `${now.name}: ${stateWord(now.state)}${now.reason ? `. ${now.reason.message}` : ""}`;
-  }
-  // Over in less than a second: seen only in the count.
-  const code = Object.keys(now.restarts).find((one) => now.restarts[one] > (before.restarts[one] ?? 0));
-  return code && now.state === "live" ? `${now.name}: ${reasonWords(code)}, live again` : "";
+function passing({ state }) {
+  return state === "idle" || state === "starting";
 }
 
 function fileName(camera, timestamp) {

@@ -3,8 +3,9 @@
 // A browser opens at most 6 connections to one HTTP/1.1 host, for all tabs together, and a stream holds its
 // connection for as long as it runs. With 6 streams nothing else would ever be answered: no state, no settings. So
 // at most 4 pictures on the screen stream; the others on the screen are snapshots, renewed once a second over one
-// connection, one after the other; the last connection is for what the page asks and says. What is scrolled away, or
-// in a tab that nobody looks at, holds nothing.
+// connection, one after the other; the last connection is for what the page asks and says. In a tab that nobody looks
+// at nothing is held, nor, of more than 4, what is scrolled away. A camera's state is never asked: to open its stream
+// is what wakes an idle one.
 
 import { ask, linkTo } from "./token.js";
 
