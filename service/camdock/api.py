@@ -17,7 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from camdock.auth import may_look
 from camdock.camera import Camera, Status
-from camdock.errors import SourceStalled
+from camdock.errors import CameraError, SourceStalled
 from camdock.frame import Frame
 from camdock.problems import Problem, documented, problem_response
 from camdock.rendition import AS_IT_IS, Wanted
@@ -207,7 +207,13 @@ async def snapshot_of(camera: Camera, wanted: Wanted, *, allow_offline: bool, ma
     if allow_offline and newest is not None and newest.notice:
         frame = newest
     else:
-        frame = await fresh_frame(camera, max_delay_ms / 1000)
+        try:
+            frame = await fresh_frame(camera, max_delay_ms / 1000)
+        except CameraError:
+            newest = camera.broadcast.newest
+            if not allow_offline or newest is None or not newest.notice:
+                raise
+            frame = newest
     frame = await camera.renditions.still(frame, wanted)
     headers = {**NO_STORE, "X-Timestamp": f"{frame.captured_at:.6f}", "X-Seq": str(frame.seq)}
     return Response(frame.jpeg, media_type="image/jpeg", headers=headers)

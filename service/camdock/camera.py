@@ -118,6 +118,7 @@ class _Session:
     """What is known of the worker that runs now.
 
     awaited  what it owes, for people; empty means its next picture
+    wanted   the settings that were last sent to it; None: it may have others
     """
 
     worker: Child
@@ -125,6 +126,7 @@ class _Session:
     awaited: str = ""
     rest: Rest = Rest.NOT
     news: int = logging.INFO  # a camera that is woken every minute does not fill the log
+    wanted: Settings | None = None
     exposure_s: float = 0.0
     interval_s: float = 0.0
     drops: Counter[str] = field(default_factory=Counter)
@@ -225,7 +227,7 @@ class Camera:
         session.expect(HELLO_WITHIN_S, "to load its driver")
         try:
             async with worker:
-                await self._order_start(worker)
+                await self._order_start(session)
                 try:
                     await worker.watch()
                 except TimeoutError:
@@ -238,9 +240,10 @@ class Camera:
             if worker.survives:
                 self._survivor = worker
 
-    async def _order_start(self, worker: Child) -> None:
+    async def _order_start(self, session: _Session) -> None:
+        session.wanted = self._wanted
         start = {"source": self._resolved or self.source.text, "first_seq": self._seq + 1}
-        await worker.send(wire.pack(Kind.START, start | {"wanted": self._wanted.given()}))
+        await session.worker.send(wire.pack(Kind.START, start | {"wanted": self._wanted.given()}))
 
     def _stalled(self, session: _Session) -> SourceStalled:
         waited_s = time.monotonic() - session.waiting_since
@@ -280,7 +283,7 @@ class Camera:
                 session.drops = Counter(message.meta["drops"])
             case Kind.HELLO:
                 if session.rest is Rest.THERE:  # `auto` found another camera meanwhile, and takes it
-                    session.rest = Rest.NOT
+                    session.rest, session.wanted = Rest.NOT, None
                     self._turn(State.STARTING, None)
                 session.expect(self._open_timeout_s, "to open")
             case Kind.READY:
@@ -411,6 +414,10 @@ class Camera:
         while True:
             self._moved.clear()
             session, alone_s, pause_s = self._session, self.broadcast.alone_s, None
+            if session and session.rest is Rest.NOT and self._state is State.LIVE and session.wanted != self._wanted:
+                session.wanted = self._wanted  # asked for while it was opening
+                meta = {"id": next(self._order_ids), "wanted": asdict(self._wanted)}
+                await session.worker.send(wire.pack(Kind.APPLY, meta))
             if session and session.rest is Rest.THERE and alone_s is None:
                 await self._wake(session)
             elif session and session.rest is Rest.NOT and self._state is State.LIVE and self._linger_s:
@@ -424,7 +431,8 @@ class Camera:
 
     async def _ask_to_rest(self, session: _Session) -> None:
         session.rest = Rest.ASKED
-        session.expect(REST_WITHIN_S, "to give the device back")
+        # It may be in the middle of waiting for a picture.
+        session.expect(max(REST_WITHIN_S, self._deadline_s(session)), "to give the device back")
         await session.worker.send(wire.pack(Kind.REST, {}))
 
     def _on_rested(self, session: _Session) -> None:
@@ -441,7 +449,7 @@ class Camera:
         session.rest, session.news = Rest.NOT, logging.DEBUG
         session.expect(self._open_timeout_s, "to open")
         self._turn(State.STARTING, None)
-        await self._order_start(session.worker)
+        await self._order_start(session)
 
     # --- for the others -------------------------------------------------------------------------------------------
 
@@ -483,7 +491,8 @@ class Camera:
     @property
     def is_coming(self) -> bool:
         """Whether pictures come by themselves within `opens_within_s`, once somebody looks."""
-        return self._state in (State.STARTING, State.IDLE)
+        resting = self._session is not None and self._session.rest is not Rest.NOT
+        return resting or self._state in (State.STARTING, State.IDLE)
 
     @property
     def opens_within_s(self) -> float:
@@ -506,10 +515,11 @@ class Camera:
         """
         wanted = self._wanted.changed(changes)
         session = self._session
+        if self._state in (State.LIVE, State.IDLE):
+            self._limits.check({name: value for name, value in changes.items() if value is not None}, self.name)
         if self._state is not State.LIVE or session is None or session.rest is not Rest.NOT:
             await self._keep(wanted)
             return wanted
-        self._limits.check({name: value for name, value in changes.items() if value is not None}, self.name)
         order = next(self._order_ids)
         future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         self._answers[order] = future
@@ -527,6 +537,7 @@ class Camera:
             self._answers.pop(order, None)
         if error := answer.meta.get("error"):
             raise from_code(error["code"], self.source.scrub(error["message"]), error["hint"])
+        session.wanted = wanted
         await self._keep(wanted)
         return self._applied
 

@@ -63,6 +63,8 @@ class Child:
         self._unpacker = wire.Unpacker()
         self._due = self._watched_until = math.inf
         self._wake = asyncio.Event()
+        self._sending = asyncio.Lock()
+        self._room = asyncio.Event()
         self._ended = False  # nothing more will come
         self._why_ended = ""
         self._raised: Exception | None = None
@@ -158,6 +160,7 @@ class Child:
         if self._orders >= 0:
             self._loop.remove_writer(self._orders)
             self._orders = -1
+            self._room.set()
             assert self._process.stdin is not None
             self._process.stdin.close()
 
@@ -302,19 +305,21 @@ class Child:
 
     async def send(self, message: bytes) -> None:
         """Write one message, waiting while the pipe is full. A child that is gone is found by whoever reads."""
-        rest = memoryview(message)
-        while rest and self._orders >= 0:
-            try:
-                rest = rest[os.write(self._orders, rest) :]
-            except BlockingIOError:
-                room = asyncio.Event()
-                self._loop.add_writer(self._orders, room.set)
+        async with self._sending:
+            rest = memoryview(message)
+            while rest and (orders := self._orders) >= 0:
                 try:
-                    await room.wait()
-                finally:
-                    self._loop.remove_writer(self._orders)
-            except BrokenPipeError:
-                return
+                    rest = rest[os.write(orders, rest) :]
+                except BlockingIOError:
+                    self._room.clear()
+                    self._loop.add_writer(orders, self._room.set)
+                    try:
+                        await self._room.wait()
+                    finally:
+                        if self._orders == orders:
+                            self._loop.remove_writer(orders)
+                except BrokenPipeError:
+                    return
 
     # --- its log --------------------------------------------------------------------------------------------------
 

@@ -43,7 +43,9 @@ class Pixels:
         async with self._turn:
             try:
                 child = await self._running()
-                await child.send(wire.pack(Kind.RUN, {"operation": operation, "arguments": dict(arguments)}, picture))
+                order = wire.pack(Kind.RUN, {"operation": operation, "arguments": dict(arguments)}, picture)
+                async with asyncio.timeout(within_s):  # a picture is larger than the pipe
+                    await child.send(order)
                 answer, output = await self._answer(child, within_s)
             except TimeoutError:
                 error = SourceStalled(f"{operation} took longer than {within_s:g} s")

@@ -13,13 +13,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from camdock.broadcast import Broadcast, Subscriber
-from camdock.errors import CameraError, TooManyRenditions
+from camdock.errors import CameraError, ImageUnreadable, TooManyRenditions
 from camdock.frame import Frame, jpeg_size
 
 log = logging.getLogger("camdock")
 
 MOST = 4  # of one camera at a time: each takes its share of one processor
 MAKE_WITHIN_S = 5.0
+PAUSE_S = 1.0  # behind the end of the pixels process: a picture that kills it does not keep a processor busy
 DEFAULT_QUALITY = 80
 
 
@@ -65,6 +66,10 @@ class Pace:
 
     def __init__(self, fps: float) -> None:
         self._every_ns = 1e9 / fps
+        self._due_ns = 0.0
+
+    def start_anew(self) -> None:
+        """The next frame is one of them, whenever it comes."""
         self._due_ns = 0.0
 
     def lets(self, captured_ns: int) -> bool:
@@ -153,25 +158,41 @@ class Renditions:
     async def _follow(self, one: Rendition) -> None:
         """Publish every frame of the camera that is due, the newest first of all; those between are left out."""
         pace = Pace(one.wanted.fps) if one.wanted.fps else None
+        said = ""
         with self._broadcast.subscribe(feed=True) as source:
             while True:
                 frame = await source.next()
-                if pace and not frame.notice and not pace.lets(frame.captured_ns):
+                if pace and frame.notice:
+                    pace.start_anew()
+                elif pace and not pace.lets(frame.captured_ns):
                     continue
                 try:
                     one.broadcast.publish(await self._made(frame, one.wanted.pixels))
+                    said = ""
                 except CameraError as error:
-                    log.warning("%s: picture %d as %s: %s", self._name, frame.seq, one.wanted, error.message)
+                    if error.message != said:
+                        log.warning("%s: picture %d as %s: %s", self._name, frame.seq, one.wanted, error.message)
+                    said = error.message
+                    if not isinstance(error, ImageUnreadable):
+                        await asyncio.sleep(PAUSE_S)
 
     async def _made(self, frame: Frame, pixels: Wanted) -> Frame:
         """The frame with these pixels, made by whoever asks first and waited for by the others."""
         if pixels == AS_IT_IS:
             return frame
-        seq, making = self._newest.get(pixels, (0, None))
-        if making is None or seq != frame.seq or making.cancelled():
-            making = asyncio.ensure_future(self._make(frame, pixels))
-            making.add_done_callback(_retrieved)
-            self._newest[pixels] = (frame.seq, making)
+        while True:
+            seq, making = self._newest.get(pixels, (0, None))
+            if making is not None and not making.cancelled() and seq >= frame.seq:
+                return await asyncio.shield(making)
+            if making is None or making.done():
+                break
+            await asyncio.wait({making})  # one at a time, however many ask
+        newest = self._broadcast.newest
+        if newest is not None and newest.seq > frame.seq and newest.notice == frame.notice:
+            frame = newest
+        making = asyncio.ensure_future(self._make(frame, pixels))
+        making.add_done_callback(_retrieved)
+        self._newest[pixels] = (frame.seq, making)
         return await asyncio.shield(making)
 
     async def _make(self, frame: Frame, pixels: Wanted) -> Frame:

@@ -130,6 +130,16 @@ def test_zero_never_stops_and_a_wait_of_none_gets_the_next_picture(start: StartS
     assert service.get("/snapshot?max_delay=-1").status == 422
 
 
+def test_a_relay_at_rest_holds_no_connection(start: StartService) -> None:
+    far = start("synthetic:?size=320x240")
+    far.until_state("live")
+    near = start(f"relay:http://127.0.0.1:{far.port}/stream", CAMDOCK_LINGER_S="0.5")
+    until(lambda: far.camera()["viewers"] == 1, 10, "it looks")
+    near.until_state("idle")
+    until(lambda: far.camera()["viewers"] == 0, 3, "it looks no more")
+    assert near.get("/snapshot").status == 200
+
+
 # --- renditions -------------------------------------------------------------------------------------------------------
 
 
@@ -182,6 +192,23 @@ def test_a_rendition_shows_why_too_and_survives_the_end_of_the_pixels_process(
         gone.unlink()
         service.until_state("live")
         assert len(viewer.take(10)) == 10
+
+
+def test_a_pixels_process_that_hangs_costs_one_answer(start: StartService, tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    service = start(CAMDOCK_SOURCES=f"front=synthetic:?size=1280x720 back=synthetic:?gone={gone}")
+    service.until_state("live", "front")
+    assert service.get("/snapshot?quality=99").status == 200
+    api = psutil.Process(service.process.pid)
+    pixels = next(child for child in api.children() if "camdock.pixelsworker" in child.cmdline())
+    pixels.suspend()
+    answer = service.get("/snapshot?quality=98", timeout_s=15)
+    assert answer.status == 503
+    assert answer.json()["code"] == "source_stalled"
+    assert service.get("/snapshot?quality=98", timeout_s=15).status == 200
+    gone.touch()
+    service.until_state("offline", "back")
+    until(lambda: service.get("/cameras/back/snapshot?allow_offline=1").status == 200, 5, "and notices are drawn")
 
 
 def test_a_viewer_without_a_stream_does_not_wake_a_camera(start: StartService) -> None:

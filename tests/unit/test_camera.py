@@ -450,3 +450,37 @@ def test_another_camera_found_at_rest_is_taken(tmp_path: Path) -> None:
     assert worker.within_s == 5.0, "to open"
     worker.give()
     assert camera.status().state is State.LIVE
+
+
+def test_settings_asked_for_while_it_opens_are_applied_once_it_is_live(tmp_path: Path) -> None:
+    async def opening() -> None:
+        camera = camera_of(tmp_path, "synthetic:?size=64x48&fps=1000")
+        worker = WorkerHere(camera)
+        worker.begin()
+        assert camera._session is not None
+        camera._session.wanted = Settings()  # what its START carried
+        await camera.apply({"gain": 4.0})
+        assert camera.status().applied.gain != 4.0
+        worker.give()
+        following = asyncio.create_task(camera._follow_demand())
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert camera.status().applied.gain == 4.0
+        following.cancel()
+
+    asyncio.run(opening())
+
+
+def test_limits_are_kept_to_at_rest_too(tmp_path: Path) -> None:
+    camera, _ = rested(tmp_path)
+    with pytest.raises(SettingOutOfRange):
+        asyncio.run(camera.apply({"exposure_us": 1_000_000_000}))
+    assert not (tmp_path / "front.json").exists()
+
+
+def test_a_slow_camera_has_a_picture_s_time_to_give_its_device_back(tmp_path: Path) -> None:
+    camera, worker = live_camera(tmp_path)
+    assert camera._session is not None
+    camera._session.interval_s = 6.0
+    asyncio.run(camera._ask_to_rest(camera._session))
+    assert worker.within_s == pytest.approx(30.0, abs=0.1)

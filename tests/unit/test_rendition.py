@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -160,6 +161,45 @@ def test_a_picture_that_cannot_be_decoded_costs_that_picture(caplog: pytest.LogC
             assert small.newest is not None
             assert small.newest.seq == 2
         assert "it is no picture" in caplog.text
+
+    asyncio.run(look())
+
+
+def test_many_stills_of_many_pictures_are_made_one_at_a_time() -> None:
+    async def look() -> None:
+        rig = Rig()
+        rig.maker.hold.clear()
+        asked = []
+        for seq in range(1, 101):
+            rig.source.publish(one := frame(seq))
+            asked.append(asyncio.create_task(rig.renditions.still(one, SMALL)))
+            await settle()
+        assert len(rig.maker.made) == 1
+        rig.maker.hold.set()
+        stills = await asyncio.gather(*asked)
+        assert len(rig.maker.made) == 2, "the first, and the newest for all the others"
+        assert [still.seq for still in stills] == [1] + [100] * 99
+
+    asyncio.run(look())
+
+
+def test_the_first_picture_behind_a_notice_is_not_held_back() -> None:
+    async def look() -> None:
+        rig = Rig()
+        with rig.renditions.stream(Wanted(fps=0.05)) as slow:
+            await settle()
+            rig.source.publish(frame(1))
+            await settle()
+            rig.source.publish(replace(frame(2), notice=True))
+            await settle()
+            assert slow.newest is not None
+            assert slow.newest.notice
+            rig.source.publish(frame(3))
+            await settle()
+            assert not slow.newest.notice
+            rig.source.publish(frame(4))
+            await settle()
+            assert slow.newest.seq == 3
 
     asyncio.run(look())
 

@@ -197,10 +197,13 @@ class Relay(Backend):
         return self.waiting.pop(0)
 
     def read(self, wait_s: float) -> Picture | None:
+        due = time.monotonic() + wait_s
         while True:
             if not self.waiting:
                 self._read_some()
             if not self.waiting:
+                if time.monotonic() > due:
+                    return None
                 continue
             if len(self.waiting) > 3:  # several came at once: the far end or the network held them back
                 self.drops["late"] += len(self.waiting) - 1
@@ -209,6 +212,8 @@ class Relay(Backend):
             if fps := self.source.options.get("fps"):
                 now = time.monotonic()
                 if now < self.next_at:
+                    if now > due:
+                        return None
                     continue
                 self.next_at = max(self.next_at + 1 / fps, now - 0.5 / fps)
             if (size := jpeg_size(jpeg)) is not None:
@@ -216,6 +221,8 @@ class Relay(Backend):
             return Picture(self.size, time.monotonic_ns(), jpeg=jpeg)
 
     def close(self) -> None:
+        if hasattr(self, "response"):
+            self.response.close()  # the session closes idle connections only
         self.session.close()
 
 
