@@ -23,6 +23,7 @@ class Door:
         self._cycle = cycle
         self.transport: asyncio.Transport = protocol.transport
         self.left: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.half_open = True  # whether a viewer that ended its half is taken to be there still
 
     def take(self) -> bool:
         """Claim the transport before the head of the response is sent through ASGI; False when the viewer has left.
@@ -90,7 +91,7 @@ class DoorProtocol(HttpToolsProtocol):
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """A client that has said all it wants to say still gets its answer; half a request gets none."""
-        return self.door is not None or self._is_last()
+        return self.door.half_open if self.door is not None else self._is_last()
 
     def send_400_response(self, msg: str) -> None:
         """Garbage; behind a whole request it does not take that one's answer away."""

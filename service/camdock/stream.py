@@ -22,6 +22,7 @@ from camdock.rendition import AS_IT_IS, Renditions, Wanted
 from camdock.sender import Sender
 from camdock.server import DOOR, Door
 
+SLOW_FPS = 1.0  # below it, whether a viewer that ended its half has left would be noticed too late: at the next picture
 MEDIA_TYPE = f"multipart/x-mixed-replace;boundary={BOUNDARY.decode()}"
 HEADERS = [
     (b"content-type", MEDIA_TYPE.encode()),
@@ -91,6 +92,8 @@ class MjpegResponse(Response):
         door: Door | None = scope.get("extensions", {}).get(DOOR)
         if door is not None and not door.take():
             return  # the viewer has left
+        if door is not None and self._wanted.fps and self._wanted.fps < SLOW_FPS:
+            door.half_open = False
         await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
         if door is not None:
             door.transport.write(DELIMITER)

@@ -174,6 +174,15 @@ def test_renditions_are_smaller_slower_and_shared(start: StartService) -> None:
         assert service.get(f"/stream?{bad}").status == 422, bad
 
 
+def test_a_viewer_of_a_slow_rendition_that_leaves_gives_its_place_back(start: StartService) -> None:
+    service = start("synthetic:?size=320x240")
+    service.until_state("live")
+    for number in range(6):
+        with service.stream(f"/stream?fps=0.01&quality={number + 1}") as viewer:
+            assert len(viewer.take(1)) == 1
+        until(lambda: not service.camera()["renditions"], 3, "its place is free")
+
+
 def test_a_rendition_shows_why_too_and_survives_the_end_of_the_pixels_process(
     start: StartService, tmp_path: Path
 ) -> None:

@@ -57,7 +57,8 @@ class Bounded(requests.Session):
                 pass  # refused: nothing to bound
             else:
                 rest = [pair for pair in pairs if pair[0] != "frames"]
-                query = urlencode([*rest, ("frames", str(min(3, count)))])
+                most = 1 if any(name == "fps" for name, _ in pairs) else 3  # the second may come after 100 s
+                query = urlencode([*rest, ("frames", str(min(most, count)))])
                 prepared.url = urlunsplit(parts._replace(query=query))
         began = time.monotonic()
         response = super().send(prepared, **{**kwargs, "timeout": ANSWERED_WITHIN_S})
