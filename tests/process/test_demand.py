@@ -153,7 +153,9 @@ def test_renditions_are_smaller_slower_and_shared(start: StartService) -> None:
         assert sizes == {(320, 180)}
         slow.take(2)
         times = [float(picture.headers["x-timestamp"]) for picture in slow.take(6)]
-        assert all(0.15 < after - before < 0.45 for before, after in pairwise(times)), times
+        # A busy machine leaves pictures out; it does not give more of them.
+        assert all(after - before > 0.15 for before, after in pairwise(times)), times
+        assert times[-1] - times[0] < 5, times
         figures = service.get("/metrics").body.decode()
         made = float(next(line for line in figures.splitlines() if "rendition_frames_total{" in line).split()[-1])
         assert 10 <= made <= service.camera()["frames"], "one for all five, none for the rate"
