@@ -12,8 +12,8 @@ Runs in: both ends. Plain functions on bytes: the reading and writing is the own
     READY     Worker._send_ready    Camera._on_ready      fields of Opened, limits, applied, refused; -
     FRAME     Worker._serve         Camera._on_frame      captured_ns, size, drops; JPEG
     DROPS     Worker._serve         Camera._dispatch      drops (while there are no frames to carry them); -
-    REST      Camera._rest          Worker._serve         - (give the device back; another START takes it again); -
-    RESTED    Worker.run            Camera._on_rested     - (from here on the device is free); -
+    REST      Camera._ask_to_rest   Worker._serve         - (give the device back; another START takes it again); -
+    RESTED    Worker._rest          Camera._on_rested     - (from here on the device is free); -
     APPLY     Camera.apply          Worker.on_apply       id, wanted; -
     APPLIED   Worker.on_apply       Camera._on_applied    id, applied or error, limits; -
     FAILED    worker.main           Camera._dispatch      code, message, hint; -

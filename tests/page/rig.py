@@ -21,6 +21,8 @@ from typing import Any
 import psutil
 from playwright.sync_api import ConsoleMessage, Error, Page, Request, Route, expect
 
+from tests.tools.service import free_port
+
 CSP = "default-src 'self'; img-src 'self' blob: data:"
 SOURCES = "front=synthetic: nest=synthetic:?fps=10&label=nest"
 WITHIN_MS = 20_000
@@ -62,14 +64,6 @@ class Service:
         """The whole service at once; its workers, in groups of their own, follow by themselves."""
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(10)
-
-
-def free_port() -> int:
-    """A TCP port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def wait_until_it_listens(process: subprocess.Popen[bytes], port: int) -> None:

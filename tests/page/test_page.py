@@ -9,7 +9,8 @@ from typing import Any
 
 from playwright.sync_api import expect
 
-from tests.page.rig import WITHIN_MS, Open, Service, free_port, running
+from tests.page.rig import WITHIN_MS, Open, Service, running
+from tests.tools.service import free_port
 
 TOKEN = "sesame-open-please"
 
