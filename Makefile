@@ -10,7 +10,7 @@ MAKEFLAGS += --no-print-directory
 
 # ------------------------------------------------------------------------------------------------ the environment
 # .venv holds stamps named after what they were made from: .made-<this folder>, .run-<the pins>, .test-<the pins>,
-# .lint-<the pins>. A stamp is written last, so an interrupted step is done again; another folder or other pins ask
+# .lint-<the pins>, .fuzz-<the pins>. A stamp is written last, so an interrupted step is done again; another folder or other pins ask
 # for stamps that are not there.
 
 VENV ?= .venv
@@ -24,6 +24,7 @@ MADE := $(VENV)/.made-$(PLACE)
 RUN := $(VENV)/.run-$(PINS)
 TEST := $(VENV)/.test-$(PINS)
 LINT := $(VENV)/.lint-$(PINS)
+FUZZ := $(VENV)/.fuzz-$(PINS)
 
 # A venv whose Python does not start any more, or is not the one asked for, is made anew.
 HAVE := $(if $(wildcard $(PY)),$(call version_of,$(PY)))
@@ -141,12 +142,17 @@ bench: $(TEST) ## Speed, peers beside us, on a quiet machine; ARGS=--short
 	exec $(PY) -m tests.bench $(ARGS)
 
 .PHONY: verify
-verify: $(TEST) $(LINT) ## What `make test` leaves out: lint, pins, slow tests, the page, old and other versions
+verify: $(TEST) $(LINT) $(FUZZ) ## What `make test` leaves out: lint, pins, slow tests, the page, old and other versions
 	@$(SHELL_WORDS)
 	part "lint" $(AGAIN) lint
-	part "test bed" tests/testbed/packages.sh chromium prometheus
-	part "pins" tests/testbed/pins.sh $(PY)
-	part "slow tests" again $(PY) -m pytest -m slow
+	part "test bed" tests/testbed/packages.sh chromium clang gcc-aarch64-linux-gnu libc6-dev-arm64-cross mmdebstrap prometheus
+	plan() { $(PY) -m camdock.abi plan "$$@"; }
+	part "pins: constraints.txt" plan constraints.txt -r pyproject.toml
+	part "pins: picamera2" plan docker/pins/picamera2.txt -r docker/pins/picamera2.in -r 'pyproject.toml[all]' --python 3.13
+	part "pins: NumPy 1.x" plan docker/pins/numpy1.txt -r docker/pins/numpy1.in -r 'pyproject.toml[all]' --python 3.11
+	part "slow tests of camdock abi" again $(PY) -m pytest tests/abi -m slow -- -n 2 --dist loadfile
+	part "slow tests" again $(PY) -m pytest tests/process tests/unit -m slow
+	part "fuzz" $(PY) -m tests.abi.fuzz --seconds 60
 	part "page" again $(PY) -m pytest tests/page
 	part "bench" $(AGAIN) bench ARGS=--short
 	part "oldest FastAPI and uvicorn" tests/testbed/oldest.sh $(PY)
@@ -162,15 +168,19 @@ verify: $(TEST) $(LINT) ## What `make test` leaves out: lint, pins, slow tests, 
 	done
 	exit "$$failed"
 
+.PHONY: upgrade
+upgrade: $(RUN) ## Move the pins to the newest clean set, or change nothing; ARGS="--dry-run", "--only NAME", "--hold NAME"
+	@exec $(PY) -m camdock.abi upgrade constraints.txt -r pyproject.toml $(ARGS)
+
 ##@ The machine
 
 .PHONY: testbed
-testbed: ## What the tests need from Debian: compiler, ustreamer, chromium, fuse3, prometheus (root installs it)
-	@tests/testbed/packages.sh chromium fuse3 prometheus
+testbed: ## What the tests need from Debian: compilers, ustreamer, chromium, prometheus ... (root installs it)
+	@tests/testbed/packages.sh chromium clang fuse3 gcc-aarch64-linux-gnu libc6-dev-arm64-cross mmdebstrap prometheus
 
 .PHONY: clean
 clean: ## Remove what make made: environments, caches
-	@rm -rf .venv .venv-3.* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist service/*.egg-info
+	@rm -rf .venv .venv-3.* .cache .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist service/*.egg-info
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
 
 # -------------------------------------------------------------------------------------------------------- stamps
@@ -210,7 +220,7 @@ $(MADE): $(REMAKE)
 $(RUN): $(MADE)
 	@$(SHELL_WORDS)
 	one_at_a_time
-	rm -f $(VENV)/.run-* $(VENV)/.test-* $(VENV)/.lint-*
+	rm -f $(VENV)/.run-* $(VENV)/.test-* $(VENV)/.lint-* $(VENV)/.fuzz-*
 	echo "Installing NumPy $$(sed -n 's/^numpy==\([^ ]*\).*/\1/p' constraints.txt) ..."
 	$(PIP) --only-binary=numpy numpy || broke
 	echo "Installing Camdock and the libraries of its back ends ..."
@@ -231,4 +241,12 @@ $(LINT): $(RUN)
 	echo "Installing the linters ..."
 	packages lint >$(VENV)/lint.txt
 	$(PIP) -r $(VENV)/lint.txt || broke
+	touch $@
+
+$(FUZZ): $(TEST)
+	@$(SHELL_WORDS)
+	one_at_a_time
+	echo "Installing the fuzzer ..."
+	packages fuzz >$(VENV)/fuzz.txt
+	$(PIP) -r $(VENV)/fuzz.txt || broke
 	touch $@

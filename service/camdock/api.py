@@ -19,6 +19,7 @@ from camdock.auth import may_look
 from camdock.camera import Camera, Status
 from camdock.errors import CameraError, SourceStalled
 from camdock.frame import Frame
+from camdock.gate import Abi, AbiGate
 from camdock.problems import Problem, documented, problem_response
 from camdock.rendition import AS_IT_IS, Wanted
 from camdock.sender import Sender
@@ -131,6 +132,11 @@ class Health(BaseModel):
 
     status: str = Field(description="healthy: the service answers", examples=["healthy"])
     camera_connected: bool = Field(description="whether the first camera gives pictures")
+    abi: Abi = Field(
+        description="whether the libraries of the cameras fit the installed NumPy; broken: those that do not are not "
+        "started, /health/ready says why; unknown: not all could be judged; checking: not known yet; off: CAMDOCK_ABI",
+        examples=["ok"],
+    )
     timestamp: str = Field(
         description="local time, ISO 8601 with microseconds", examples=["2026-10-17T01:00:00.000000"]
     )
@@ -261,7 +267,7 @@ DelayQuery = Annotated[
 ]
 
 
-def router(cameras: dict[str, Camera], sender: Sender, version: str) -> APIRouter:
+def router(cameras: dict[str, Camera], sender: Sender, abi: AbiGate, version: str) -> APIRouter:
     """Everything that ends."""
     routes = APIRouter()
     first = next(iter(cameras.values()))
@@ -275,6 +281,7 @@ def router(cameras: dict[str, Camera], sender: Sender, version: str) -> APIRoute
         return Health(
             status="healthy",
             camera_connected=first.unavailable() is None,
+            abi=abi.state,
             timestamp=datetime.now().isoformat(timespec="microseconds"),
             version=version if told else None,
             cameras=[_camera(camera) for camera in cameras.values()] if told else None,
@@ -287,10 +294,18 @@ def router(cameras: dict[str, Camera], sender: Sender, version: str) -> APIRoute
 
     @routes.get(
         "/health/ready", tags=["health"], summary="Do all cameras give pictures?", response_model=Alive,
-        responses={503: {"model": Problem, "description": "A camera gives no pictures"}},
+        responses={503: {"model": Problem, "description": "A camera gives no pictures, or a library breaks"}},
     )  # fmt: skip
     async def ready(request: Request) -> Any:
-        """200 when every camera is live or idle, else 503 with the ones that are not. For a deployment's gate."""
+        """200 when every camera is live or idle, else 503 with the ones that are not. For a deployment's gate.
+
+        503 `abi_broken`, with what to install, when a library that somebody here needs breaks with the installed NumPy.
+        """
+        if broken := abi.broken():
+            told = (
+                (broken.message, broken.hint) if may_look(request) else ("a library does not fit the installed NumPy",)
+            )
+            return problem_response(503, "abi_broken", "Libraries break with this NumPy", *told)
         reasons = [f"{name}: {error.message}" for name, camera in cameras.items() if (error := camera.unavailable())]
         if not reasons:
             return Alive(status="ready")

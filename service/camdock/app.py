@@ -6,6 +6,7 @@ Runs in: the API process.
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
@@ -16,10 +17,12 @@ from camdock import api, metrics, problems, stream
 from camdock.auth import Gate
 from camdock.camera import Camera
 from camdock.config import Config
+from camdock.gate import AbiGate
 from camdock.guard import Guard
-from camdock.pixels import Pixels
+from camdock.pixels import LOADS, Pixels
 from camdock.sender import Sender
 from camdock.settings import SettingsFile
+from camdock.source import KINDS
 
 DESCRIPTION = """Cameras as pictures over HTTP.
 
@@ -32,7 +35,10 @@ Errors are problem documents (RFC 9457) with a stable `code` and a `hint`.
 def build(config: Config) -> FastAPI:
     """The whole service, not yet running: cameras start with the application's lifespan."""
     guard = Guard()
-    pixels = Pixels(guard)
+    loads = {source.kind: KINDS[source.kind].loads for source in config.cameras.values()}
+    names = {name for one in (*loads.values(), *LOADS.values()) for name in one}
+    abi = AbiGate(names, guard, config.abi_cache_path, enabled=config.abi == "check")
+    pixels = Pixels(guard, abi.admit)
     cameras = {
         name: Camera(
             name,
@@ -40,6 +46,7 @@ def build(config: Config) -> FastAPI:
             SettingsFile(config.settings_path(name)),
             pixels,
             guard,
+            functools.partial(abi.admit, loads[source.kind]),
             open_timeout_s=config.open_timeout_s,
             linger_s=config.linger_s,
         )
@@ -50,24 +57,25 @@ def build(config: Config) -> FastAPI:
         title="Camdock",
         version=camdock.__version__,
         description=DESCRIPTION,
-        lifespan=_running(cameras, sender, pixels, guard),
+        lifespan=_running(cameras, sender, pixels, guard, abi),
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.include_router(api.router(cameras, sender, camdock.__version__))
+    app.include_router(api.router(cameras, sender, abi, camdock.__version__))
     app.include_router(stream.router(cameras, sender))
-    app.include_router(metrics.router(cameras, sender, camdock.__version__, config.settings_path("").parent))
+    app.include_router(metrics.router(cameras, sender, abi, camdock.__version__, config.settings_path("").parent))
     problems.install(app)
     app.add_middleware(Gate, config=config)
     return app
 
 
 def _running(
-    cameras: dict[str, Camera], sender: Sender, pixels: Pixels, guard: Guard
+    cameras: dict[str, Camera], sender: Sender, pixels: Pixels, guard: Guard, abi: AbiGate
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        abi.start()
         sender.start()
         for camera in cameras.values():
             camera.start()
@@ -76,6 +84,7 @@ def _running(
         finally:
             await sender.stop()
             await asyncio.gather(*(camera.stop() for camera in cameras.values()), pixels.stop())
+            await abi.stop()
             guard.stop()
 
     return lifespan

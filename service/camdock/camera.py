@@ -12,7 +12,7 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import Enum, StrEnum
 from typing import Any, Protocol
@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from camdock import wire
 from camdock.broadcast import Broadcast, Subscriber
 from camdock.child import Child
-from camdock.errors import CameraError, SourceMissing, SourceStalled, from_code
+from camdock.errors import CameraError, DriverMissing, SourceMissing, SourceStalled, from_code
 from camdock.frame import Frame
 from camdock.guard import Guard
 from camdock.notices import NOTICE_EVERY_S, Notices, Painter, Why
@@ -139,7 +139,10 @@ class _Session:
 
 
 class Camera:
-    """One configured source: started once, kept going until stopped."""
+    """One configured source: started once, kept going until stopped.
+
+    admit  waits until it is known whether its libraries may be loaded; raises DriverMissing when no worker may be
+    """
 
     def __init__(
         self,
@@ -148,6 +151,7 @@ class Camera:
         settings_file: SettingsFile,
         pixels: Hands,
         guard: Guard,
+        admit: Callable[[], Awaitable[None]],
         *,
         open_timeout_s: float = 5.0,
         linger_s: float = 10.0,
@@ -157,6 +161,7 @@ class Camera:
         self.broadcast = Broadcast()
         self._settings_file = settings_file
         self._guard = guard
+        self._admit = admit
         self._open_timeout_s = open_timeout_s
         self._linger_s = linger_s
         self._backoff = Backoff()
@@ -211,6 +216,12 @@ class Camera:
             log.error("%s: a mistake in Camdock, please report it", self.name, exc_info=error)
 
     async def _run(self) -> None:
+        try:
+            await self._admit()
+        except DriverMissing as error:  # for good: what pip mends is loaded by the next service
+            log.warning("%s: not started: its libraries break, see above", self.name)
+            self._turn(State.OFFLINE, error)
+            return
         while True:
             try:
                 await self._serve()

@@ -97,7 +97,7 @@ class Child:
             with contextlib.suppress(OSError):  # above the user's quota of pipe pages: the default size works too
                 fcntl.fcntl(frames_out, fcntl.F_SETPIPE_SZ, wire.PIPE_BYTES)
             self._process = subprocess.Popen(
-                [sys.executable, "-m", self._module, self._label, str(os.getpid())],
+                [sys.executable, "-P", "-m", self._module, self._label, str(os.getpid())],
                 stdin=subprocess.PIPE,
                 stdout=frames_out,
                 stderr=log_out,

@@ -63,6 +63,13 @@ class Config(BaseSettings):
     send_timeout_s: float = Field(
         10.0, ge=0.5, le=3600, description="seconds a viewer may have no room before it is dropped"
     )
+    abi: Literal["check", "off"] = Field(
+        "check",
+        description="check: start no camera whose libraries break with the installed NumPy; off: start it even then",
+    )
+    abi_cache: Path | None = Field(
+        None, description="file that keeps what the check found; empty: $XDG_CACHE_HOME/camdock/abi.json"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="how much is logged")
 
     @field_validator("allowed_hosts", mode="before")
@@ -74,7 +81,7 @@ class Config(BaseSettings):
             else value
         )
 
-    @field_validator("log_level", "auth", mode="before")
+    @field_validator("log_level", "auth", "abi", mode="before")
     @classmethod
     def _lower(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value
@@ -130,11 +137,20 @@ class Config(BaseSettings):
 
     def settings_path(self, camera: str) -> Path:
         """Where the wanted settings of one camera are kept."""
-        base = self.state_dir
-        if base is None:
-            state = os.environ.get("XDG_STATE_HOME") or str(Path("~/.local/state").expanduser())
-            base = Path(state) / "camdock"
-        return base / f"{camera}.json"
+        return (self.state_dir or _own_folder("XDG_STATE_HOME", "~/.local/state")) / f"{camera}.json"
+
+    @property
+    def abi_cache_path(self) -> Path | None:
+        """Where the answers of the check at start are kept; None for a user without a home."""
+        try:
+            return self.abi_cache or _own_folder("XDG_CACHE_HOME", "~/.cache") / "abi.json"
+        except RuntimeError:
+            return None
+
+
+def _own_folder(variable: str, otherwise: str) -> Path:
+    """Our folder in the one that the variable names. Raises RuntimeError where that means a home, and there is none."""
+    return Path(os.environ.get(variable) or Path(otherwise).expanduser()) / "camdock"
 
 
 def read_config() -> Config:

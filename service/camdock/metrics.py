@@ -21,6 +21,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
 from camdock.camera import Camera, State
+from camdock.gate import Abi, AbiGate
 from camdock.problems import documented
 from camdock.sender import Sender
 
@@ -73,10 +74,16 @@ class Owners(Collector):
     """
 
     def __init__(
-        self, cameras: dict[str, Camera], sender: Sender, version: str, storage: os.statvfs_result | None = None
+        self,
+        cameras: dict[str, Camera],
+        sender: Sender,
+        abi: AbiGate,
+        version: str,
+        storage: os.statvfs_result | None = None,
     ) -> None:
         self._cameras = cameras
         self._sender = sender
+        self._abi = abi
         self._version = version
         self._storage = storage
 
@@ -124,6 +131,12 @@ class Owners(Collector):
             "Viewers dropped because they took nothing for too long",
             self._sender.dropped_stuck,
         )
+        abi = GaugeMetricFamily(
+            "camdock_abi", "1 for what is known of the libraries and the installed NumPy", labels=["state"]
+        )
+        for known in Abi:
+            abi.add_metric([known.value], float(known is self._abi.state))
+        yield abi
         if self._storage is not None:
             block, free, size = self._storage.f_frsize, self._storage.f_bavail, self._storage.f_blocks
             yield GaugeMetricFamily("camdock_storage_free_bytes", "Room left for the state folder", free * block)
@@ -133,7 +146,9 @@ class Owners(Collector):
         yield from ProcessCollector(registry=None).collect()  # process_...: this process, as every exporter names it
 
 
-def router(cameras: dict[str, Camera], sender: Sender, version: str, state_dir: Path | None = None) -> APIRouter:
+def router(
+    cameras: dict[str, Camera], sender: Sender, abi: AbiGate, version: str, state_dir: Path | None = None
+) -> APIRouter:
     """The one path. `state_dir` is the folder whose room is told; without one nothing is said of it."""
     routes = APIRouter(tags=["health"])
     storage = Storage(state_dir) if state_dir else None
@@ -147,7 +162,7 @@ def router(cameras: dict[str, Camera], sender: Sender, version: str, state_dir: 
     )  # fmt: skip
     async def metrics() -> Response:
         """Per camera: frames, drops, restarts by reason, viewers, age, state, its process; and the service's own."""
-        owners = Owners(cameras, sender, version, await storage.ask() if storage else None)
+        owners = Owners(cameras, sender, abi, version, await storage.ask() if storage else None)
         return Response(generate_latest(owners), media_type=CONTENT_TYPE_LATEST)
 
     return routes

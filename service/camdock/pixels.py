@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, NoReturn
 
 from camdock import wire
 from camdock.child import Child
-from camdock.errors import CameraError, ImageUnreadable, SourceStalled
+from camdock.errors import CameraError, DriverMissing, ImageUnreadable, SourceStalled
 from camdock.guard import Guard
 from camdock.wire import Kind, Message
 
@@ -21,13 +21,23 @@ log = logging.getLogger("camdock")
 
 START_WITHIN_S = 10.0
 NOTICE_WITHIN_S = 2.0
+# The libraries that each operation of pixelsworker imports, by import name. The first one is enough to start it.
+LOADS: Mapping[str, tuple[str, ...]] = {
+    "notice": ("PIL",),
+    "rendition": ("PIL", "numpy", "simplejpeg"),
+}
 
 
 class Pixels:
-    """One process, one operation at a time, each within its deadline. Started when first needed."""
+    """One process, one operation at a time, each within its deadline. Started when first needed.
 
-    def __init__(self, guard: Guard) -> None:
+    admit  waits until it is known whether these libraries may be loaded; raises DriverMissing when not
+    """
+
+    def __init__(self, guard: Guard, admit: Callable[[Collection[str]], Awaitable[None]]) -> None:
         self._guard = guard
+        self._admit = admit
+        self._loaded = False
         self._turn = asyncio.Lock()
         self._child: Child | None = None
         self._next: asyncio.Future[tuple[Mapping[str, Any], bytes]]
@@ -38,11 +48,12 @@ class Pixels:
         """Do one operation of pixelsworker and return its output.
 
         raises  ImageUnreadable when the operation refuses its input; SourceStalled, WorkerDied when the process hangs
-                or dies over it (it is then started anew for the next)
+                or dies over it (it is then started anew for the next); DriverMissing when its libraries would break
         """
+        await self._admit(LOADS[operation])
         async with self._turn:
             try:
-                child = await self._running()
+                child = await self._running(arrays="numpy" in LOADS[operation])
                 order = wire.pack(Kind.RUN, {"operation": operation, "arguments": dict(arguments)}, picture)
                 async with asyncio.timeout(within_s):  # a picture is larger than the pipe
                     await child.send(order)
@@ -80,6 +91,8 @@ class Pixels:
         arguments = {"size": size, "title": title, "texts": texts, "footer": footer}
         try:
             return await self.run("notice", arguments, within_s=NOTICE_WITHIN_S)
+        except DriverMissing:  # said once, at start
+            return None
         except CameraError as error:
             log.warning("the picture that says why could not be drawn: %s", error.message)
             return None
@@ -88,11 +101,17 @@ class Pixels:
         """End the process."""
         await self._drop(None)
 
-    async def _running(self) -> Child:
+    async def _running(self, *, arrays: bool) -> Child:
+        """The process, started if need be; with `arrays` it has NumPy loaded, which takes a while on small machines."""
         if self._child is None:
             child = Child("camdock.pixelsworker", "pixels", self._guard, self._on_message)
             self._child = await child.__aenter__()
+            self._loaded = False
             await self._answer(child, START_WITHIN_S)  # its HELLO
+        if arrays and not self._loaded:
+            await self._child.send(wire.pack(Kind.RUN, {"operation": "load", "arguments": {}}))
+            await self._answer(self._child, START_WITHIN_S)
+            self._loaded = True
         return self._child
 
     async def _drop(self, error: BaseException | None) -> None:

@@ -10,9 +10,16 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from camdock import imaging, lettering, wire
+from camdock import lettering, wire
 from camdock.parent import die_with_parent, send, take_wire
 from camdock.wire import Kind
+
+
+def _load(_arguments: dict[str, Any], _picture: bytes) -> bytes:
+    """Get ready for the operations on arrays. The notice does without NumPy: it must be drawn where that breaks."""
+    from camdock import imaging  # noqa: F401
+
+    return b""
 
 
 def _notice(arguments: dict[str, Any], _picture: bytes) -> bytes:
@@ -21,10 +28,16 @@ def _notice(arguments: dict[str, Any], _picture: bytes) -> bytes:
 
 
 def _rendition(arguments: dict[str, Any], picture: bytes) -> bytes:
+    from camdock import imaging
+
     return imaging.rendition(picture, arguments["width"], arguments["height"], arguments["quality"])
 
 
-OPERATIONS: dict[str, Callable[[dict[str, Any], bytes], bytes]] = {"notice": _notice, "rendition": _rendition}
+OPERATIONS: dict[str, Callable[[dict[str, Any], bytes], bytes]] = {
+    "load": _load,
+    "notice": _notice,
+    "rendition": _rendition,
+}
 
 
 def main() -> None:

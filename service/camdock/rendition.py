@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from camdock.broadcast import Broadcast, Subscriber
-from camdock.errors import CameraError, ImageUnreadable, TooManyRenditions
+from camdock.errors import CameraError, DriverMissing, ImageUnreadable, TooManyRenditions
 from camdock.frame import Frame, jpeg_size
 
 log = logging.getLogger("camdock")
@@ -170,6 +170,9 @@ class Renditions:
                     one.broadcast.publish(await self._made(frame, one.wanted.pixels))
                     said = ""
                 except CameraError as error:
+                    if frame.notice and isinstance(error, DriverMissing):
+                        one.broadcast.publish(frame)  # of another size, but it says why there is none of this one
+                        continue
                     if error.message != said:
                         log.warning("%s: picture %d as %s: %s", self._name, frame.seq, one.wanted, error.message)
                     said = error.message

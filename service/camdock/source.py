@@ -95,6 +95,7 @@ class Kind:
     help: str
     target: str  # what stands behind the colon, in words; empty when nothing may
     options: Mapping[str, Option]
+    loads: tuple[str, ...]  # the libraries that its worker may import, by import name; judged before it is started
     needs_target: bool = True
     extra: str = ""  # the extra of pyproject.toml that installs its library
 
@@ -111,12 +112,15 @@ def _after(what: str) -> Option:
     return Option(_AFTER.parse, f"fault: after so many frames {what}")
 
 
+_IMAGING = ("numpy", "simplejpeg", "PIL")  # what imaging and lettering import: where the device gives pixels
+
 KINDS: dict[str, Kind] = {
     "auto": Kind(
         "auto",
         "the first camera of this machine; without one a test card that says so, until a camera appears",
         "",
         {"size": _SIZE, "fps": _FPS},
+        ("linuxpy", *_IMAGING),
         needs_target=False,
     ),
     "synthetic": Kind(
@@ -145,6 +149,7 @@ KINDS: dict[str, Kind] = {
             "chatter": Option(_yes, "fault: floods its log"),
             "block_on": Option(_text, "fault: a read of this file blocks in the kernel"),
         },
+        _IMAGING,
         needs_target=False,
     ),
     "v4l2": Kind(
@@ -162,6 +167,7 @@ KINDS: dict[str, Kind] = {
             "exposure_us": _EXPOSURE,
             "gain": _GAIN,
         },
+        ("linuxpy", *_IMAGING),
         extra="v4l2",
     ),
     "opencv": Kind(
@@ -174,6 +180,7 @@ KINDS: dict[str, Kind] = {
             "quality": _QUALITY,
             "backend": Option(_one_of("auto", "v4l2", "ffmpeg", "gstreamer"), "OpenCV's video back end; auto"),
         },
+        ("cv2", *_IMAGING),
         extra="opencv",
     ),
     "relay": Kind(
@@ -184,6 +191,7 @@ KINDS: dict[str, Kind] = {
             "fps": Option(_FPS.parse, "take at most so many pictures per second"),
             "token": Option(_text, "sent as `Authorization: Bearer`"),
         },
+        ("requests", "urllib3"),  # its pictures are passed on as they come: no NumPy
         extra="relay",
     ),
 }

@@ -59,6 +59,7 @@ def test_help_names_every_source_and_variable_with_examples() -> None:
     assert "camdock 'v4l2:" in examples
     assert "CAMDOCK_SOURCES=" in examples
     assert "CAMDOCK_TOKEN=" in examples
+    assert "camdock abi --help" in answer.stdout
 
 
 def test_version() -> None:

@@ -22,6 +22,8 @@ import psutil
 # What the 99th percentile of a small answer must stay under, in ms; beside other tests the machine has less for each.
 RESPONSIVE_MS = 250 if os.environ.get("PYTEST_XDIST_WORKER") else 50
 
+ABI_CACHE = Path(__file__).resolve().parents[2] / ".cache" / "tests" / "abi.json"
+
 
 def free_port() -> int:
     """A TCP port of loopback that nobody listens on now."""
@@ -76,6 +78,7 @@ class Service:
     arguments: tuple[str, ...] = ()
     executable: str = sys.executable
     port: int = field(default_factory=free_port)
+    started_in: Path | None = None
 
     def __enter__(self) -> Self:
         self.log_path = self.folder / f"service-{self.port}.log"
@@ -84,13 +87,15 @@ class Service:
             **inherited,
             "CAMDOCK_PORT": str(self.port),
             "CAMDOCK_STATE_DIR": str(self.folder / "state"),
+            "CAMDOCK_ABI_CACHE": str(ABI_CACHE),  # each start would read every library anew
             "CAMDOCK_LINGER_S": "0",  # most tests ask for pictures now and then, and mean a camera that runs
             **self.environment,
         }
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
                 [self.executable, "-m", "camdock", *self.arguments],
-                env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                cwd=self.started_in, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                start_new_session=True,
             )  # fmt: skip
         try:
             until(self._answers, 20, "the service answers")
@@ -192,7 +197,7 @@ class Service:
         def find() -> psutil.Process | None:
             for child in psutil.Process(self.process.pid).children():
                 with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
-                    if child.cmdline()[1:4] == ["-m", "camdock.worker", name]:
+                    if child.cmdline()[2:5] == ["-m", "camdock.worker", name]:
                         return child
             return None
 

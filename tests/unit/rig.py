@@ -23,6 +23,7 @@ from camdock.backends import open_backend
 from camdock.camera import Camera, _Session
 from camdock.errors import CameraError
 from camdock.frame import Frame, Picture
+from camdock.gate import AbiGate
 from camdock.guard import Guard
 from camdock.imaging import encode_jpeg
 from camdock.sender import Sender
@@ -113,9 +114,18 @@ async def draw_notice(camera: Camera) -> None:
     await camera._notices.draw(why)
 
 
+def no_gate() -> AbiGate:
+    """A gate that lets everybody through."""
+    return AbiGate((), Guard(), enabled=False)
+
+
+async def _admitted() -> None:
+    """What a camera asks before it starts its worker."""
+
+
 def camera_of(folder: Path, source: str = "synthetic:?fps=1000", name: str = "front") -> Camera:
     """A camera that was never started."""
-    return Camera(name, Source.parse(source), SettingsFile(folder / f"{name}.json"), Painter(), Guard())
+    return Camera(name, Source.parse(source), SettingsFile(folder / f"{name}.json"), Painter(), Guard(), _admitted)
 
 
 def live_camera(
@@ -129,14 +139,15 @@ def live_camera(
     return camera, worker
 
 
-def app_of(*cameras: Camera) -> FastAPI:
-    """Every router over these cameras; no gate, nothing started."""
+def app_of(*cameras: Camera, abi: AbiGate | None = None) -> FastAPI:
+    """Every router over these cameras; nobody at the door, nothing started."""
+    abi = abi or no_gate()
     by_name = {camera.name: camera for camera in cameras}
     sender = Sender(send_timeout_s=10)
     app = FastAPI(docs_url=None, redoc_url=None, redirect_slashes=False)
-    app.include_router(api.router(by_name, sender, camdock.__version__))
+    app.include_router(api.router(by_name, sender, abi, camdock.__version__))
     app.include_router(stream.router(by_name, sender))
-    app.include_router(metrics.router(by_name, sender, camdock.__version__))
+    app.include_router(metrics.router(by_name, sender, abi, camdock.__version__))
     problems.install(app)
     return app
 

@@ -15,7 +15,7 @@ TOKEN = "hunter2-hunter2"
 @pytest.fixture(autouse=True)
 def _nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in list(os.environ):
-        if name.startswith("CAMDOCK_") or name in ("HOST", "PORT", "XDG_STATE_HOME"):
+        if name.startswith("CAMDOCK_") or name in ("HOST", "PORT", "XDG_STATE_HOME", "XDG_CACHE_HOME"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
@@ -43,6 +43,7 @@ def test_without_any_variable_the_first_camera_is_served_to_this_machine_only(tm
     assert (config.token, config.auth, config.log_level) == (None, "on", "info")
     assert (config.open_timeout_s, config.send_timeout_s) == (5.0, 10.0)
     assert config.settings_path("front") == tmp_path / ".local/state/camdock/front.json"
+    assert config.abi_cache_path == tmp_path / ".cache/camdock/abi.json"
 
 
 # name of the variable -> a value that is not the default, and what the field then is
@@ -58,6 +59,8 @@ VALUES: dict[str, tuple[str, object]] = {
     "CAMDOCK_LINGER_S": ("0", 0.0),
     "CAMDOCK_OPEN_TIMEOUT_S": ("2.5", 2.5),
     "CAMDOCK_SEND_TIMEOUT_S": ("60", 60.0),
+    "CAMDOCK_ABI": ("OFF", "off"),
+    "CAMDOCK_ABI_CACHE": ("/somewhere/abi.json", Path("/somewhere/abi.json")),
     "CAMDOCK_LOG_LEVEL": ("Debug", "debug"),
 }
 
@@ -69,6 +72,16 @@ def test_a_variable_sets_its_field(monkeypatch: pytest.MonkeyPatch, name: str) -
     field = getattr(config, name.removeprefix("CAMDOCK_").lower())
     assert (field.get_secret_value() if name == "CAMDOCK_TOKEN" else field) == value
     assert field != Config.model_fields[name.removeprefix("CAMDOCK_").lower()].default
+
+
+def test_the_cache_is_where_it_is_wanted_and_nowhere_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert given(monkeypatch, XDG_CACHE_HOME="/var/cache/x").abi_cache_path == Path("/var/cache/x/camdock/abi.json")
+    assert given(monkeypatch, CAMDOCK_ABI_CACHE="/a/b").abi_cache_path == Path("/a/b")
+    monkeypatch.delenv("CAMDOCK_ABI_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(os, "getuid", lambda: 4_000_000)  # nobody's number
+    monkeypatch.delenv("HOME")
+    assert read_config().abi_cache_path is None
 
 
 def test_every_variable_is_tried_above_and_described() -> None:

@@ -20,7 +20,7 @@ from camdock.camera import State
 from camdock.errors import SourceMissing, SourceStalled
 from camdock.metrics import Owners, Storage, usage_of
 from camdock.sender import Sender
-from tests.unit.rig import app_of, ask, camera_of, live_camera
+from tests.unit.rig import app_of, ask, camera_of, live_camera, no_gate
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -86,7 +86,7 @@ def test_restarts_are_counted_by_the_code_of_their_error(tmp_path: Path) -> None
 def test_stuck_viewers_are_the_senders_count(tmp_path: Path) -> None:
     sender = Sender(send_timeout_s=1)
     sender.dropped_stuck = 7
-    families = {family.name: family for family in Owners({}, sender, "1").collect()}
+    families = {family.name: family for family in Owners({}, sender, no_gate(), "1").collect()}
     assert [sample.value for sample in families["camdock_stuck_viewers"].samples] == [7]
 
 
@@ -167,7 +167,7 @@ def test_the_workers_process_and_our_own_are_told(tmp_path: Path) -> None:
 
 def app_keeping(folder: Path) -> FastAPI:
     app = FastAPI()
-    app.include_router(metrics.router({}, Sender(send_timeout_s=1), "1", folder))
+    app.include_router(metrics.router({}, Sender(send_timeout_s=1), no_gate(), "1", folder))
     return app
 
 

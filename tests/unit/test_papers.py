@@ -18,7 +18,7 @@ from camdock.config import variables
 from camdock.errors import every_error
 from camdock.sender import Sender
 from camdock.source import KINDS
-from tests.unit.rig import camera_of
+from tests.unit.rig import camera_of, no_gate
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "service" / "camdock"
@@ -50,8 +50,12 @@ def test_the_readme_names_no_variable_that_is_not_read() -> None:
 
 def endpoints(folder: Path) -> set[str]:
     """The path of every route of ours."""
-    cameras, sender = {"front": camera_of(folder)}, Sender(send_timeout_s=1)
-    routers = (api.router(cameras, sender, "1"), stream.router(cameras, sender), metrics.router(cameras, sender, "1"))
+    cameras, sender, abi = {"front": camera_of(folder)}, Sender(send_timeout_s=1), no_gate()
+    routers = (
+        api.router(cameras, sender, abi, "1"),
+        stream.router(cameras, sender),
+        metrics.router(cameras, sender, abi, "1"),
+    )
     found = {route.path for router in routers for route in router.routes if isinstance(route, APIRoute)}
     assert {"/", "/stream", "/snapshot", "/metrics", "/cameras/{name}/settings"} <= found
     return (found | {"/openapi.json"}) - UNDOCUMENTED

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import string
+import sys
 from contextlib import suppress
+from pathlib import Path
 from urllib.parse import quote, unquote
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+import camdock
 from camdock.backends import BACKENDS
 from camdock.source import HIDDEN, KINDS, Source, SourceInvalid, device_path, host_of, parse_sources, redact
 
@@ -25,6 +29,42 @@ def test_the_example_of_every_kind_is_a_source_of_that_kind(kind: str) -> None:
 
 def test_every_kind_has_a_backend_and_every_backend_a_kind() -> None:
     assert set(KINDS) == set(BACKENDS)
+
+
+def imported_by(module: str, seen: set[str]) -> set[str]:
+    """The libraries that a module of ours and those below it import, lazily too, by import name."""
+    seen.add(module)
+    found: set[str] = set()
+    file = Path(camdock.__file__).parent.joinpath(*module.split(".")[1:])
+    tree = ast.parse((file / "__init__.py" if file.is_dir() else file.with_suffix(".py")).read_text("utf-8"))
+    for node in ast.walk(tree):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+        whole = [f"{node.module}.{name}" for name in names] if isinstance(node, ast.ImportFrom) else names
+        for name in whole:
+            ours = next((known for known in (name, name.rpartition(".")[0]) if is_ours(known)), None)
+            if ours and ours not in seen:
+                found |= imported_by(ours, seen)
+            elif not name.startswith("camdock"):
+                found.add(name.partition(".")[0])
+    return found - sys.stdlib_module_names
+
+
+def is_ours(name: str) -> bool:
+    """Whether it is a module of ours, and no name in one."""
+    place = Path(camdock.__file__).parent.joinpath(*name.split(".")[1:])
+    return name.startswith("camdock.") and (place.is_dir() or place.with_suffix(".py").is_file())
+
+
+@pytest.mark.parametrize("kind", sorted(set(KINDS) - {"auto"}))
+def test_a_kind_names_every_library_that_its_worker_may_import(kind: str) -> None:
+    needed = imported_by(BACKENDS[kind][0], {"camdock.worker"})
+    if kind != "relay":  # its pictures are JPEG: worker.py never encodes them
+        needed |= imported_by("camdock.imaging", set())
+    assert set(KINDS[kind].loads) == needed
+
+
+def test_auto_may_load_what_it_may_become() -> None:
+    assert set(KINDS["auto"].loads) == {*KINDS["v4l2"].loads, *KINDS["synthetic"].loads}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,138 @@
+"""What is installed, as one number, and the file that keeps what was found out about it.
+
+Runs in: the API process, in a thread of it. Imports nothing of what it looks at.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import site
+import sys
+import tempfile
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import camdock
+
+log = logging.getLogger("camdock")
+
+FORMAT = 1
+KEPT = 8  # answers in one file: services that share a home, with other sources or another environment
+LARGEST_FILE = 1 << 20
+
+
+def fingerprint(names: Collection[str]) -> str:
+    """A number that changes with whatever the NumPy ABI check of these import names reads: 64 hexadecimal digits.
+
+    That is the interpreter, the places it imports from, the packages installed there, the compiled files of `names`
+    and of the libraries beside them, and the check itself. A file counts by its size and times; ctime among them,
+    which nobody sets back.
+    """
+    found = hashlib.sha256(repr((FORMAT, camdock.__version__, sys.executable, sys.version, sorted(names))).encode())
+    for file in sorted((Path(__file__).parent / "abi").glob("*.py")):
+        found.update(_mark(str(file)))
+    for place in _places():
+        found.update(place.encode("utf-8", "surrogateescape"))
+        for mark in _marks(place, names):
+            found.update(mark)
+    return found.hexdigest()
+
+
+def _places() -> list[str]:
+    """Where a child process may import from. It reads PYTHONPATH, whatever we did."""
+    places = [os.environ.get("PYTHONPATH", ""), *sys.path]
+    places = [part for place in places for part in place.split(os.pathsep) if part]
+    if site.ENABLE_USER_SITE is not None:  # None: not wanted by the administrator
+        places.append(site.getusersitepackages())
+    return list(dict.fromkeys(places))
+
+
+def _marks(place: str, names: Collection[str]) -> Iterator[bytes]:
+    try:
+        entries = sorted(os.scandir(place), key=lambda entry: entry.name)
+    except OSError:  # a zip file, or nothing
+        yield _mark(place)
+        return
+    for entry in entries:
+        stem, _, suffix = entry.name.partition(".")
+        if entry.name.endswith((".dist-info", ".egg-info")):  # pip replaces it with the package
+            yield from (_mark(entry.path), _mark(entry.path + "/METADATA"), _mark(entry.path + "/RECORD"))
+        elif not entry.is_dir():
+            if stem in names:
+                yield _mark(entry.path)
+        elif stem in names or suffix == "libs":
+            # Its own times say nothing: the first import writes __pycache__ into it.
+            yield f"{entry.path}\n".encode("utf-8", "surrogateescape")
+            for folder, below, files in os.walk(entry.path):
+                below[:] = sorted(name for name in below if name != "__pycache__")
+                for file in sorted(files):
+                    if ".so" in file or file == "version.py":
+                        yield _mark(f"{folder}/{file}")
+
+
+def _mark(path: str) -> bytes:
+    try:
+        stat = os.stat(path)
+    except OSError as error:
+        return f"{path}\0{error.errno}\n".encode("utf-8", "surrogateescape")
+    return f"{path}\0{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}\n".encode("utf-8", "surrogateescape")
+
+
+class Answers:
+    """A file of answers by fingerprint. One that cannot be read or written costs time at the next start, nothing else.
+
+    path  None: nothing is kept
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+
+    def get(self, key: str) -> Any:
+        """The answer that was kept under this key; None when there is none."""
+        return self._read().get(key)
+
+    def put(self, key: str, answer: Mapping[str, Any]) -> None:
+        """Keep an answer, and the newest others."""
+        if self._path is None:
+            return
+        others = [(other, kept) for other, kept in self._read().items() if other != key]
+        text = json.dumps({"format": FORMAT, "answers": dict([*others[1 - KEPT :], (key, answer)])}, indent=1)
+        try:
+            _replace(self._path, text)
+        except OSError as error:
+            log.info("abi: what was found is not kept, and is found again at the next start: %s", error)
+
+    def _read(self) -> dict[str, Any]:
+        if self._path is None:
+            return {}
+        try:
+            with self._path.open("rb") as file:
+                document = json.loads(file.read(LARGEST_FILE))
+            if document["format"] != FORMAT or not isinstance(document["answers"], dict):
+                return {}
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
+            log.info("abi: %s is not used: %r", self._path, error)
+            return {}
+        answers: dict[str, Any] = document["answers"]
+        return answers
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write to a temporary name, sync, rename: two services that start at once leave one whole file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,166 @@
+"""The service from its command line: what is given, the port, the log, the server.
+
+Runs in: the API process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import gc
+import logging
+import logging.config
+import os
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+
+import camdock
+from camdock.config import Config, ConfigInvalid, read_config, variables
+from camdock.source import KINDS
+
+EXIT_CONFIG = 2
+EXIT_PORT = 3
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+
+
+def _epilog() -> str:
+    lines = ["sources (CAMDOCK_SOURCE=..., or the argument):"]
+    for kind in KINDS.values():
+        lines += [f"  {kind.example}", f"      {kind.help}"]
+        shown = [name for name, option in kind.options.items() if not option.help.startswith("fault")]
+        lines += [f"      options: {', '.join(shown)}"]
+    lines += ["", "environment:"]
+    for name, default, text in variables():
+        lines += [f"  {name}" + (f"  (default {default})" if default else ""), f"      {text}"]
+    lines += [
+        "",
+        "examples:",
+        "  camdock                                  the first camera of this machine, on http://127.0.0.1:8000",
+        "  camdock 'v4l2:/dev/video0?size=1280x720'  a certain camera (quoted: & and ? mean something to a shell)",
+        "  CAMDOCK_SOURCES='front=v4l2:0 nest=synthetic:' camdock     two cameras",
+        "  CAMDOCK_TOKEN=$(openssl rand -hex 16) camdock --host 0.0.0.0      for the network, with a token",
+        "",
+        "camdock abi --help: judge compiled modules by NumPy's ABI, without loading any of them",
+    ]
+    return "\n".join(lines)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="camdock",
+        description="Serve cameras as pictures over HTTP. A driver that hangs costs pictures, never the service.",
+        epilog=_epilog(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("source", nargs="?", help="where the pictures come from; wins over CAMDOCK_SOURCE")
+    parser.add_argument("--host", help="address to listen on; wins over CAMDOCK_HOST")
+    parser.add_argument("--port", help="TCP port to listen on; wins over CAMDOCK_PORT")
+    parser.add_argument("--version", action="version", version=f"camdock {camdock.__version__}")
+    return parser
+
+
+def _listen(config: Config) -> socket.socket:
+    """A listening socket; raises OSError."""
+    host = config.host.strip("[]")
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    listener = socket.socket(family, kind, protocol)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(address)
+        listener.listen(2048)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _log_settings(level: str) -> dict[str, object]:
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "filters": {"without_token": {"()": "camdock.auth.WithoutToken"}},
+        "formatters": {"plain": {"format": "%(asctime)s %(levelname)-7s %(message)s", "datefmt": "%Y-%m-%d %H:%M:%S"}},
+        "handlers": {
+            "stderr": {"class": "logging.StreamHandler", "formatter": "plain", "filters": ["without_token"]},
+        },
+        "root": {"level": "WARNING", "handlers": ["stderr"]},
+        "loggers": {
+            "camdock": {"level": level.upper()},
+            "uvicorn.error": {"level": "WARNING"},
+            "uvicorn.access": {"level": "INFO" if level == "debug" else "WARNING"},
+        },
+    }
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the service; returns the exit status: 2 for a configuration that cannot be used, 3 for a port in use."""
+    given = _parser().parse_args(arguments)
+    for name, value in (("SOURCE", given.source), ("HOST", given.host), ("PORT", given.port)):
+        if value is not None:
+            os.environ[f"CAMDOCK_{name}"] = value
+    if given.source is not None:
+        os.environ.pop("CAMDOCK_SOURCES", None)
+    try:
+        config = read_config()
+    except ConfigInvalid as error:
+        print(f"camdock: {error}\n\n`camdock --help` lists every source and variable.", file=sys.stderr)
+        return EXIT_CONFIG
+    try:
+        listener = _listen(config)
+    except OSError as error:
+        print(
+            f"camdock: cannot listen on {config.host}:{config.port}: {error.strerror}\n"
+            f"  Is another program there (`ss -ltnp 'sport = :{config.port}'`)? Take another port: "
+            f"CAMDOCK_PORT={config.port + 1 if config.port < 65535 else 8000}.",
+            file=sys.stderr,
+        )
+        return EXIT_PORT
+    return _serve(config, listener)
+
+
+def _serve(config: Config, listener: socket.socket) -> int:
+    import uvicorn
+
+    from camdock.app import build
+    from camdock.child import KEEP_BELOW, KEEP_FREE
+    from camdock.server import DoorProtocol
+
+    logging.config.dictConfig(_log_settings(config.log_level))
+    # Every viewer is a file descriptor, and many systems begin with a limit of 1024.
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 65536)), hard))
+    with contextlib.suppress(AttributeError):  # glibc; for the reason see child.KEEP_MEMORY, which the environment sets
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_THRESHOLD, KEEP_BELOW)
+        libc.mallopt(_M_TRIM_THRESHOLD, KEEP_FREE)
+    app = build(config)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            http=DoorProtocol,
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            server_header=False,
+            timeout_graceful_shutdown=1,
+        )
+    )
+    port = listener.getsockname()[1]
+    shown = "127.0.0.1" if config.host in ("0.0.0.0", "::") else config.host  # noqa: S104 - compared, not bound
+    log = logging.getLogger("camdock")
+    log.info("camdock %s on http://%s:%d", camdock.__version__, shown, port)
+    if not config.is_loopback and config.auth == "off":
+        log.warning("CAMDOCK_AUTH=off: everybody who reaches this port may look and touch")
+    gc.collect()
+    gc.freeze()  # what is there now stays: later collections pass over it, and are over sooner
+    # Once it has stopped, uvicorn raises the signal again that stopped it; SIGTERM's own answer is no exit status 0.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with contextlib.suppress(KeyboardInterrupt):
+        server.run(sockets=[listener])
+    return 0
