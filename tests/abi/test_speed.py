@@ -4,11 +4,12 @@ import os
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.abi.roots import copied_root
+from tests.abi.roots import Root, copied_root, remove_roots
 
 PROJECT = Path(__file__).parents[2]
 PROGRAM = """
@@ -43,11 +44,19 @@ def test_an_environment_is_read_at_more_than_150_files_a_second() -> None:
     assert most < 300
 
 
+@pytest.fixture
+def trixie(tmp_path: Path) -> Iterator[Root]:
+    try:
+        yield copied_root("trixie", tmp_path)
+    finally:
+        remove_roots(tmp_path)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_the_files_of_a_service_image_are_read_at_more_than_150_a_second(tmp_path: Path) -> None:
+def test_the_files_of_a_service_image_are_read_at_more_than_150_a_second(trixie: Root) -> None:
     """A Debian root with Python, and in /opt/camdock everything that camdock[all] brings, at our pins."""
-    root = copied_root("trixie", tmp_path)
+    root = trixie
     root.done("/usr/bin/python3", "-m", "venv", "/opt/camdock")
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
     extras = [line for name in ("service", "v4l2", "opencv", "relay") for line in wanted(project, name)]
