@@ -145,7 +145,7 @@ bench: $(TEST) ## Speed, peers beside us, on a quiet machine; ARGS=--short
 verify: $(TEST) $(LINT) $(FUZZ) ## What `make test` leaves out: lint, pins, slow tests, the page, old and other versions
 	@$(SHELL_WORDS)
 	part "lint" $(AGAIN) lint
-	part "test bed" tests/testbed/packages.sh chromium clang gcc-aarch64-linux-gnu libc6-dev-arm64-cross mmdebstrap prometheus
+	part "test bed" tests/testbed/packages.sh chromium clang g++ gcc-aarch64-linux-gnu libc6-dev-arm64-cross mmdebstrap prometheus
 	plan() { $(PY) -m camdock.abi plan "$$@"; }
 	part "pins: constraints.txt" plan constraints.txt -r pyproject.toml
 	part "pins: picamera2" plan docker/pins/picamera2.txt -r docker/pins/picamera2.in -r 'pyproject.toml[all]' --python 3.13
@@ -176,7 +176,7 @@ upgrade: $(RUN) ## Move the pins to the newest clean set, or change nothing; ARG
 
 .PHONY: testbed
 testbed: ## What the tests need from Debian: compilers, ustreamer, chromium, prometheus ... (root installs it)
-	@tests/testbed/packages.sh chromium clang fuse3 gcc-aarch64-linux-gnu libc6-dev-arm64-cross mmdebstrap prometheus
+	@tests/testbed/packages.sh chromium clang fuse3 g++ gcc-aarch64-linux-gnu libc6-dev-arm64-cross mmdebstrap prometheus
 
 .PHONY: clean
 clean: ## Remove what make made: environments, caches

@@ -54,7 +54,8 @@ def compile_module(tmp_path: Path, headers: Callable[[str], Path]) -> Compile:
         output = tmp_path / "m.so"
         include = [f"-I{sysconfig.get_path('include')}", f"-I{headers(version)}"]
         command = [*compiler.split(), "-w", "-shared", "-fPIC", "-s", *include, *options, "-o", output]
-        subprocess.run([*command, SOURCES / f"{source}.c"], check=True)
+        file = SOURCES / source if "." in source else SOURCES / f"{source}.c"
+        subprocess.run([*command, file], check=True)
         facts = read_facts(output.read_bytes())
         assert facts is not None
         return facts
@@ -72,6 +73,13 @@ def test_whether_importing_fails_where_numpy_refuses(compile_module: Compile, so
     old = numpy_release("1.19.5")
     assert judge(facts, [], old).verdict == ("breaks" if on_import else "breaks-on-use")
     assert judge(facts, [], numpy_release("2.2.0")).verdict == "ok"
+
+
+@needed("g++")
+@pytest.mark.slow
+@pytest.mark.parametrize("options", ["-O0", "-O2", "-Os"])
+def test_a_refusal_that_is_thrown_is_not_let_fall(compile_module: Compile, options: str) -> None:
+    assert compile_module("throws.cpp", options, compiler="g++").on_import is True
 
 
 def test_code_that_cannot_be_followed_is_not_called_late(compile_module: Compile) -> None:

@@ -2,13 +2,13 @@
 # What the tests need from Debian, beyond Python. Installs what is missing as root with apt; elsewhere it says what is
 # missing, and the tests that need it report themselves as skipped. With CI=true whatever stays missing is a failure.
 #
-#   tests/testbed/packages.sh [chromium] [clang] [fuse3] [gcc-aarch64-linux-gnu]
+#   tests/testbed/packages.sh [chromium] [clang] [fuse3] [g++] [gcc-aarch64-linux-gnu]
 #                              [libc6-dev-arm64-cross] [mmdebstrap] [prometheus]
 #
 #   always     gcc, libc headers   the fake V4L2 camera and the load client are C
 #              ustreamer           the peer that `make bench` and the comparison tests run beside us
 #   chromium   the browser that opens the page
-#   clang, gcc-aarch64-linux-gnu, libc6-dev-arm64-cross   compile the modules whose code the ABI tool reads
+#   clang, g++, gcc-aarch64-linux-gnu, libc6-dev-arm64-cross   compile the modules whose code the ABI tool reads
 #   fuse3      a file system that is slow or full on command
 #   mmdebstrap root file systems of other Debian releases (roots.sh)
 #   prometheus scrapes the service, judges it by our alert rules, answers the dashboard's queries
@@ -19,7 +19,7 @@ has() {
     gcc) command -v gcc >/dev/null ;;
     libc6-dev) [ -e /usr/include/stdio.h ] ;;
     linux-libc-dev) [ -e /usr/include/linux/videodev2.h ] ;;
-    ustreamer | chromium | clang | mmdebstrap) command -v "$1" >/dev/null ;;
+    ustreamer | chromium | clang | g++ | mmdebstrap) command -v "$1" >/dev/null ;;
     gcc-aarch64-linux-gnu) command -v aarch64-linux-gnu-gcc >/dev/null ;;
     libc6-dev-arm64-cross) [ -e /usr/aarch64-linux-gnu/include/stdio.h ] ;;
     fuse3) command -v fusermount3 >/dev/null ;;

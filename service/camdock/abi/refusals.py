@@ -9,6 +9,7 @@ Runs in: any process.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from itertools import pairwise
 
 from camdock.abi.calls import Calls
@@ -24,6 +25,7 @@ _WRITES = {
     "x86_64": frozenset({"mov", "movabs", "lea", "movzx", "movsx", "movsxd", "pop"}),
     "aarch64": frozenset({"mov", "movz", "movn", "adrp", "adr", "ldr", "ldp", "ldrb", "add", "sub", "and", "orr"}),
 }
+_JUMPS = ("j", "b.", "cb", "tb")
 _THROUGH = re.compile(r"\[rip ([+-]) (0x[0-9a-f]+|\d+)\]")
 
 
@@ -75,19 +77,28 @@ class Refusals:
         instructions = self._instructions(function)
         calls = [one for one in instructions if is_call(one[2])]
         if len(calls) <= _SMALL or then is None:
-            return any(self._outside(one) == _THROW for one in calls)
+            return any(self._outside(one) == _THROW for one in [*calls, *self._set_aside(function)])
         for place, one in enumerate(instructions):
             if self._leads_to(one, then):
                 branches = [
                     number(operands)
                     for _, _, mnemonic, operands in instructions[place + 1 : place + 1 + _SOON]
-                    if mnemonic.startswith(("j", "b.", "cb", "tb"))
+                    if mnemonic.startswith(_JUMPS)
                 ]
                 ways = [instructions[place + 1 : place + 1 + _SOON]]
                 ways += [list(disassemble(self._elf, at, 8 * _SOON))[:_SOON] for at in branches[:2] if at is not None]
                 if any(is_call(one[2]) and self._outside(one) == _THROW for way in ways for one in way):
                     return True
         return False
+
+    def _set_aside(self, function: int) -> Iterator[Instruction]:
+        """Calls in the parts of a function that the compiler put elsewhere, since they are hardly ever run."""
+        end = self._calls.end_of(function)
+        for _, _, mnemonic, operands in self._instructions(function):
+            if mnemonic.startswith(_JUMPS) and (target := number(operands)) is not None:
+                part = None if function <= target < end else self._calls.function_at(target)
+                if part is not None:
+                    yield from (one for one in self._instructions(part) if is_call(one[2]))
 
     def _leads_to(self, instruction: Instruction, function: int) -> bool:
         _, _, mnemonic, operands = instruction
