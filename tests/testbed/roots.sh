@@ -14,7 +14,7 @@
 set -euo pipefail
 
 cache=${CAMDOCK_TEST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/camdock}/roots
-mirror=${CAMDOCK_TEST_MIRROR:-http://deb.debian.org/debian}
+mirror=${CAMDOCK_TEST_MIRROR:-} # empty: Debian's own, as mmdebstrap knows it
 
 contents() { # contents NAME: the packages beyond the essential ones, joined by commas
   case $1 in
@@ -51,8 +51,8 @@ for name in "$@"; do
     if ! mmdebstrap --quiet --variant=minbase --include="$packages" \
       --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
       --dpkgopt='path-exclude=/usr/share/locale/*' \
-      "$name" "$cache/.half-$name" "$mirror" >"$log" 2>&1; then
-      echo "roots.sh: mmdebstrap could not make $name from $mirror:" >&2
+      "$name" "$cache/.half-$name" ${mirror:+"$mirror"} >"$log" 2>&1; then
+      echo "roots.sh: mmdebstrap could not make $name${mirror:+ from $mirror}:" >&2
       tail -n 20 "$log" >&2
       rm -rf --one-file-system "$cache/.half-$name" "$log"
       exit 1
