@@ -70,6 +70,12 @@ one_at_a_time() { exec 9<Makefile; ! command -v flock >/dev/null || flock 9; } #
 packages() { # packages EXTRA: the lines of that extra in pyproject.toml
   $(PY) -c 'import sys, tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"][sys.argv[1]], sep="\n")' "$$1"
 }
+extra() { # extra NAME WORDS: installs that extra of pyproject.toml, saying so in these words
+  one_at_a_time
+  echo "Installing $$2 ..."
+  packages "$$1" >"$(VENV)/$$1.txt"
+  $(PIP) -r "$(VENV)/$$1.txt" || broke
+}
 broke() { printf 'Not installed: pip says why above. `make setup` goes on from here.\n' >&2; exit 1; }
 endef
 
@@ -229,24 +235,15 @@ $(RUN): $(MADE)
 
 $(TEST): $(RUN)
 	@$(SHELL_WORDS)
-	one_at_a_time
-	echo "Installing what the tests need ..."
-	packages test >$(VENV)/test.txt
-	$(PIP) -r $(VENV)/test.txt || broke
+	extra test "what the tests need"
 	touch $@
 
 $(LINT): $(RUN)
 	@$(SHELL_WORDS)
-	one_at_a_time
-	echo "Installing the linters ..."
-	packages lint >$(VENV)/lint.txt
-	$(PIP) -r $(VENV)/lint.txt || broke
+	extra lint "the linters"
 	touch $@
 
 $(FUZZ): $(TEST)
 	@$(SHELL_WORDS)
-	one_at_a_time
-	echo "Installing the fuzzer ..."
-	packages fuzz >$(VENV)/fuzz.txt
-	$(PIP) -r $(VENV)/fuzz.txt || broke
+	extra fuzz "the fuzzer"
 	touch $@

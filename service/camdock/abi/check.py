@@ -14,13 +14,12 @@ from camdock.abi.findings import Finding, findings_of
 from camdock.abi.fixes import fix_for
 from camdock.abi.numpys import PROMISES, NumPy, NumPyUnknown, numpy_release
 from camdock.abi.owners import Owners
-from camdock.abi.rules import Judgement, Verdict, judge
+from camdock.abi.rules import WORST_FIRST, Judgement, Verdict, judge
 from camdock.abi.targets import Target, TargetUnreadable, listed_paths, open_target
 from camdock.abi.tree import FolderTree
 
 __all__ = ["Finding", "Module", "Report", "check", "check_paths", "judge_target"]
 
-WORST_FIRST: tuple[Verdict, ...] = ("breaks", "breaks-on-use", "hazard", "unknown", "ok")
 Progress = Callable[[int, str], None]
 
 

@@ -22,14 +22,13 @@ from packaging.utils import canonicalize_name
 from camdock.abi.check import Finding, Module, Report, check
 from camdock.abi.numpys import NumPyUnknown
 from camdock.abi.requirements import Constraints, FileUnusable, Wanted, read_constraints, read_wanted
+from camdock.abi.rules import WORST_FIRST
 from camdock.abi.targets import TargetUnreadable
 from camdock.abi.wheels import AT_ONCE, MACHINES, PipFailed, PipMissing, Platform, Wheel, fetch, resolve
 
 PYTHONS = "3.11,3.12,3.13"
 _BREAKING = ("breaks", "breaks-on-use")
 _DOUBTFUL = ("hazard", "unknown")
-# A wheel's modules by how bad they are; a cell of the table shows the worst.
-_WORST_FIRST = (*_BREAKING, *_DOUBTFUL, "ok")
 
 Say = Callable[[str], None]
 
@@ -47,7 +46,7 @@ class Judged:
         """The worst of its modules; "built" from source, "unread", or "pure" where it has no compiled module."""
         if self.wheel.built or self.problem:
             return "built" if self.wheel.built else "unread"
-        return min((module.verdict for module in self.modules), key=_WORST_FIRST.index, default="pure")
+        return min((module.verdict for module in self.modules), key=WORST_FIRST.index, default="pure")
 
 
 @dataclass(frozen=True, slots=True)

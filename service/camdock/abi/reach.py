@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import defaultdict, deque
 
 from camdock.abi.calls import Calls, TakesLong
-from camdock.abi.elf import Elf
+from camdock.abi.elf import DECODED, Elf
 from camdock.abi.refusals import Refusals
 
 _MOST_FUNCTIONS = 60_000  # beyond it the answer is "not known"
@@ -24,7 +24,7 @@ def fails_on_import(elf: Elf, marks: set[int]) -> bool | None:
 
     marks  addresses of texts that only the asking code uses, such as "_ARRAY_API"
     """
-    if not elf.functions or not elf.inits or elf.machine not in ("x86_64", "aarch64"):
+    if not elf.functions or not elf.inits or elf.machine not in DECODED:
         return None
     calls = Calls(elf)
     refusals = Refusals(elf, calls)
@@ -48,7 +48,7 @@ def asking_functions(elf: Elf, marks: set[int]) -> frozenset[str] | None:
 
     marks  as above
     """
-    if not elf.functions or elf.machine not in ("x86_64", "aarch64"):
+    if not elf.functions or elf.machine not in DECODED:
         return None
     calls = Calls(elf)
     callers: dict[int, list[int]] = defaultdict(list)

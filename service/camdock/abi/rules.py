@@ -76,7 +76,7 @@ class Judgement:
     needs: str = ""
 
 
-_WORST_FIRST: tuple[Verdict, ...] = ("breaks", "breaks-on-use", "hazard", "unknown", "ok")
+WORST_FIRST: tuple[Verdict, ...] = ("breaks", "breaks-on-use", "hazard", "unknown", "ok")
 _NO_NUMPY = Judgement("ok", "no-numpy", "")
 
 
@@ -87,7 +87,7 @@ def judge(facts: Facts, linked: Iterable[Facts], numpy: NumPy) -> Judgement:
         if not library.headers:
             continue  # what it does with NumPy, it does with the API that the module imported
         judgement = _judge_one(library, numpy)
-        if _WORST_FIRST.index(judgement.verdict) < _WORST_FIRST.index(worst.verdict):
+        if WORST_FIRST.index(judgement.verdict) < WORST_FIRST.index(worst.verdict):
             worst = replace(judgement, evidence=f"linked to {library.soname}: {judgement.evidence}")
     return worst
 
