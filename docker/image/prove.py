@@ -63,7 +63,7 @@ def wrongly_loaded(pins: dict[str, str]) -> list[str]:
 
 
 def not_loading() -> list[str]:
-    """Every compiled file that the system's loader refuses, with its words: cut off, or a library of its own missing."""
+    """Every compiled file that the system's loader refuses, in its words: cut off, or without a library it needs."""
     wrong = []
     for file in sorted(Path(sysconfig.get_path("platlib")).rglob("*.so*")):
         try:

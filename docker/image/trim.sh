@@ -31,7 +31,7 @@ find . -type f -name '*.so*' -exec strip --strip-unneeded {} +
 saved "symbols for debuggers"
 
 # 41 MB: OpenCV carries an OpenBLAS of its own for 19 functions (cv2.solve, cv2.SVDecomp, large cv2.gemm, cv2.eigen)
-# that a camera service hardly calls. Debian's reference BLAS and LAPACK have the same functions in 10 MB, slower and
+# that a camera service hardly calls. Debian's reference BLAS and LAPACK have the same functions in 11 MB, slower and
 # with the same results; a library without code, by the same name, hands them on.
 for file in opencv_python_headless.libs/libopenblas*; do
   [ -f "$file" ] || continue
