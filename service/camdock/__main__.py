@@ -1,7 +1,9 @@
-"""The command line: `camdock` runs the service, `camdock abi` judges compiled modules, `camdock seal` keeps the answer.
+"""The command line: `camdock` runs the service, `camdock abi` judges compiled modules, `camdock seal` keeps the answer,
+`camdock devices` prints what a container needs for this machine's cameras.
 
 Runs in: the API process, or one of its own. `python -m camdock` is the same. Imports no part before it is asked for:
-the base install has no service, and `camdock abi` must work where the service's libraries are broken.
+the base install has no service, `camdock abi` must work where the service's libraries are broken, and `camdock devices`
+where nothing is installed.
 """
 
 from __future__ import annotations
@@ -21,6 +23,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from camdock.abi.__main__ import main as abi
 
         return abi(given[1:])
+    if given[:1] == ["devices"]:
+        from camdock.devices import main as devices
+
+        return devices(given[1:])
     if given == ["--version"]:
         print(f"camdock {camdock.__version__}")
         return 0
