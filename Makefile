@@ -100,7 +100,7 @@ setup: $(RUN) ## The environment in .venv, NumPy first; nothing to do: nothing d
 given = $(filter command line,$(origin $(1)))
 define PASSED
 ifneq ($$(call given,$(1)),)
-run: export CAMDOCK_$(1) = $$(value $(1))
+run up: export CAMDOCK_$(1) = $$(value $(1))
 endif
 endef
 $(foreach name,SOURCE SOURCES HOST PORT TOKEN,$(eval $(call PASSED,$(name))))
@@ -108,6 +108,18 @@ $(foreach name,SOURCE SOURCES HOST PORT TOKEN,$(eval $(call PASSED,$(name))))
 .PHONY: run
 run: $(RUN) ## Pictures on http://localhost:8000; SOURCE= HOST= PORT= TOKEN= set it up
 	@exec $(PY) -m camdock
+
+.PHONY: up
+up: ## The same in a container (docker compose up); says what to install; HOST= PORT= TOKEN= SOURCE= as above
+	@exec docker/up.sh $(ARGS)
+
+.PHONY: down
+down: ## Remove that container and its network; settings and captures stay
+	@docker compose down $(ARGS)
+
+.PHONY: devices
+devices: ## What a container needs for this machine's cameras: make -s devices > compose.override.yaml; ARGS=--run
+	@cd service && exec python3 -m camdock devices $(ARGS)
 
 ##@ Prove
 
