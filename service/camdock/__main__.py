@@ -1,7 +1,7 @@
-"""The command line: `camdock` runs the service, `camdock abi` judges compiled modules. `python -m camdock` is the same.
+"""The command line: `camdock` runs the service, `camdock abi` judges compiled modules, `camdock seal` keeps the answer.
 
-Runs in: the API process, or one of its own. Imports neither part before it is asked for: the base install has no
-service, and `camdock abi` must work where the service's libraries are broken.
+Runs in: the API process, or one of its own. `python -m camdock` is the same. Imports no part before it is asked for:
+the base install has no service, and `camdock abi` must work where the service's libraries are broken.
 """
 
 from __future__ import annotations
@@ -25,6 +25,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"camdock {camdock.__version__}")
         return 0
     try:
+        if given[:1] == ["seal"]:
+            from camdock.seal import main as seal
+
+            return seal(given[1:])
         from camdock.serve import main as serve
 
         return serve(given)

@@ -22,7 +22,7 @@ from typing import Any
 
 from camdock.errors import DriverMissing
 from camdock.guard import Guard
-from camdock.installed import Answers, fingerprint
+from camdock.installed import Answers, Seal, fingerprint
 
 log = logging.getLogger("camdock")
 
@@ -183,6 +183,10 @@ class AbiGate:
     async def _find_out(self) -> None:
         began = time.monotonic()
         try:
+            if seal := await asyncio.to_thread(Seal.whole, self._names):
+                self._report = Report(seal.numpy, (), ())
+                self._tell(self._report, time.monotonic() - began, "sealed")
+                return
             key = await asyncio.to_thread(fingerprint, self._names)
             document = await asyncio.to_thread(self._answers.get, key)
             with contextlib.suppress(CheckFailed):
@@ -191,7 +195,7 @@ class AbiGate:
             if self._report is None:
                 document = await self._check()
                 self._report = Report.of(document, self._names)
-            self._tell(self._report, time.monotonic() - began, known=known)
+            self._tell(self._report, time.monotonic() - began, "known from before" if known else "read")
         except (CheckFailed, OSError) as error:
             log.warning("abi: not checked, the cameras are started anyway: %s", error)
             return
@@ -233,8 +237,8 @@ class AbiGate:
         except ValueError as error:
             raise CheckFailed(f"the check did not answer JSON: {error}") from error
 
-    def _tell(self, report: Report, took_s: float, *, known: bool) -> None:
-        """Say in the log what was found, and set the state by it."""
+    def _tell(self, report: Report, took_s: float, how: str) -> None:
+        """Say in the log what was found and how, and set the state by it."""
         for message, fix in report.findings:
             log.warning("abi: %s%s", message, f" -- {fix}" if fix else "")
         unknown = [one for one in report.modules if one.verdict not in BREAKING]
@@ -246,7 +250,6 @@ class AbiGate:
             log.error("abi: %s -- %s", error.message, error.hint)
             return
         self.state = Abi.UNKNOWN if unknown else Abi.OK
-        how = "known from before" if known else "read"
         log.info("abi: %s: NumPy %s and what is built for it, %s (%.3f s)", self.state, report.numpy, how, took_s)
 
 

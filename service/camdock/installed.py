@@ -1,6 +1,6 @@
-"""What is installed, as one number, and the file that keeps what was found out about it.
+"""What is installed, as one number, and the files that keep what was found out about it.
 
-Runs in: the API process, in a thread of it. Imports nothing of what it looks at.
+Runs in: the API process, in a thread of it, and `camdock seal`. Imports nothing of what it looks at.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import os
 import site
 import sys
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +26,26 @@ KEPT = 8  # answers in one file: services that share a home, with other sources 
 LARGEST_FILE = 1 << 20
 
 
-def fingerprint(names: Collection[str]) -> str:
+def fingerprint(names: Collection[str], *, shipped: bool = False) -> str:
     """A number that changes with whatever the NumPy ABI check of these import names reads: 64 hexadecimal digits.
 
     That is the interpreter, the places it imports from, the packages installed there, the compiled files of `names`
     and of the libraries beside them, and the check itself. A file counts by its size and times; ctime among them,
     which nobody sets back.
+
+    shipped  only what survives being packed here and unpacked elsewhere, as an image is: the size, and the full second
+             in which the content last changed. Installing something changes that; who puts the times back does not
     """
     found = hashlib.sha256(repr((FORMAT, camdock.__version__, sys.executable, sys.version, sorted(names))).encode())
+    mark = _mark_shipped if shipped else _mark
     for file in sorted((Path(__file__).parent / "abi").glob("*.py")):
-        found.update(_mark(str(file)))
+        found.update(mark(str(file)))
     for place in _places():
-        found.update(place.encode("utf-8", "surrogateescape"))
-        for mark in _marks(place, names):
-            found.update(mark)
+        marks = list(_marks(place, names, mark))
+        if not shipped or any(marks):  # a folder to import from that gives nothing may be another one elsewhere: a home
+            found.update(place.encode("utf-8", "surrogateescape"))
+            for one in marks:
+                found.update(one)
     return found.hexdigest()
 
 
@@ -51,19 +58,19 @@ def _places() -> list[str]:
     return list(dict.fromkeys(places))
 
 
-def _marks(place: str, names: Collection[str]) -> Iterator[bytes]:
+def _marks(place: str, names: Collection[str], mark: Callable[[str], bytes]) -> Iterator[bytes]:
     try:
         entries = sorted(os.scandir(place), key=lambda entry: entry.name)
     except OSError:  # a zip file, or nothing
-        yield _mark(place)
+        yield mark(place)
         return
     for entry in entries:
         stem, _, suffix = entry.name.partition(".")
         if entry.name.endswith((".dist-info", ".egg-info")):  # pip replaces it with the package
-            yield from (_mark(entry.path), _mark(entry.path + "/METADATA"), _mark(entry.path + "/RECORD"))
+            yield from (mark(entry.path), mark(entry.path + "/METADATA"), mark(entry.path + "/RECORD"))
         elif not entry.is_dir():
             if stem in names:
-                yield _mark(entry.path)
+                yield mark(entry.path)
         elif stem in names or suffix == "libs":
             # Its own times say nothing: the first import writes __pycache__ into it.
             yield f"{entry.path}\n".encode("utf-8", "surrogateescape")
@@ -71,7 +78,7 @@ def _marks(place: str, names: Collection[str]) -> Iterator[bytes]:
                 below[:] = sorted(name for name in below if name != "__pycache__")
                 for file in sorted(files):
                     if ".so" in file or file == "version.py":
-                        yield _mark(f"{folder}/{file}")
+                        yield mark(f"{folder}/{file}")
 
 
 def _mark(path: str) -> bytes:
@@ -80,6 +87,64 @@ def _mark(path: str) -> bytes:
     except OSError as error:
         return f"{path}\0{error.errno}\n".encode("utf-8", "surrogateescape")
     return f"{path}\0{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}\n".encode("utf-8", "surrogateescape")
+
+
+def _mark_shipped(path: str) -> bytes:
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return b""
+    return f"{path}\0{stat.st_size} {int(stat.st_mtime)}\n".encode("utf-8", "surrogateescape")
+
+
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """What `camdock seal` leaves in an environment: everything in it fitted its NumPy, and nothing has changed since.
+
+    names  the import names that were judged
+    state  their fingerprint, as shipped
+    numpy  the version they were judged by
+    """
+
+    names: tuple[str, ...]
+    state: str
+    numpy: str
+
+    @staticmethod
+    def path() -> Path:
+        """Where the environment that this runs in keeps its seal."""
+        return Path(sys.prefix, "share", "camdock", "seal.json")
+
+    @classmethod
+    def of(cls, names: Collection[str], numpy: str) -> Seal:
+        """The seal of what is installed now."""
+        return cls(tuple(sorted(names)), fingerprint(names, shipped=True), numpy)
+
+    @classmethod
+    def whole(cls, names: Collection[str]) -> Seal | None:
+        """The environment's seal, if it covers all of `names` and is unbroken; else None."""
+        try:
+            document = json.loads(cls.path().read_bytes())
+            if document["format"] != FORMAT:
+                return None
+            seal = cls(tuple(map(str, document["names"])), str(document["state"]), str(document["numpy"]))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
+            log.info("abi: %s is not used: %r", cls.path(), error)
+            return None
+        if not set(names) <= set(seal.names):
+            return None
+        if fingerprint(seal.names, shipped=True) != seal.state:
+            log.info("abi: something was installed, removed or edited since this environment was sealed")
+            return None
+        return seal
+
+    def write(self) -> None:
+        """Put it into the environment; raises OSError."""
+        text = json.dumps({"format": FORMAT, "names": self.names, "state": self.state, "numpy": self.numpy}, indent=1)
+        _replace(self.path(), text + "\n")
+        self.path().chmod(0o644)  # whoever runs the service reads it
 
 
 class Answers:
