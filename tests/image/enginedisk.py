@@ -111,10 +111,8 @@ def _write(file: Path, content: bytes) -> None:
 def _unpack(tar: Path, folder: Path) -> int:
     """A layer as overlay2 keeps it; how many bytes its files have."""
     folder.mkdir(parents=True)
-    subprocess.run(
-        ["tar", "-x", "-f", tar, "-C", folder, "--numeric-owner", "--same-permissions", "--xattrs", "--xattrs-include=*"],
-        check=True,
-    )  # fmt: skip
+    exactly = ("--numeric-owner", "--same-permissions", "--xattrs", "--xattrs-include=*")
+    subprocess.run(["tar", "-x", "-f", tar, "-C", folder, *exactly], check=True)
     size = 0
     for file in list(folder.rglob("*")):
         if file.name == OPAQUE:

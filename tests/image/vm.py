@@ -27,6 +27,9 @@ SCRIPT = Path(__file__).parents[1] / "testbed" / "vm.sh"
 READY = "camdock-vm: ready"  # what vm.sh makes the machine say
 BOOT_WITHIN_S = 300.0  # 24 s with the machine to itself, 100 s beside much else
 NO_WAITING = ("-o", "BatchMode=yes", "-o", "LogLevel=ERROR", "-o", "ServerAliveInterval=30")
+# Ends the machine when we close our end, also because we were killed ourselves. Not the kernel's death signal: that
+# comes when the thread ends that started it.
+KEEPER = '"$@" </dev/null & machine=$!; exec >/dev/null 2>&1; read -r _; kill -KILL $machine'
 
 
 class NotRun(Exception):
@@ -44,7 +47,7 @@ def made(name: str) -> Path:
         if ended.returncode == 0:
             return Path(ended.stdout.strip())
         why_not = [ended.stderr.strip()]
-    reason = f"{'; '.join(why_not)}: tests/testbed/packages.sh mmdebstrap qemu-system-x86"
+    reason = f"{'; '.join(why_not)}: tests/testbed/packages.sh mmdebstrap e2fsprogs openssh-client qemu-system-x86"
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
     pytest.skip(reason)
@@ -78,8 +81,9 @@ class Machine:
     def __enter__(self) -> Self:
         began = time.monotonic()
         self._qemu = subprocess.Popen(
-            self._command(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
+            ["bash", "-c", KEEPER, "keeper", *self._command()],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
         assert self._qemu.stdout is not None
         self._listener = threading.Thread(target=self._listen, args=(self._qemu.stdout,))
         self._listener.start()
@@ -102,8 +106,8 @@ class Machine:
             "qemu-system-x86_64", "-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2",
             "-m", str(self._memory_mb), "-nodefaults", "-display", "none", "-serial", "stdio",
             "-kernel", str(self.folder / "vmlinuz"), "-initrd", str(self.folder / "initrd"), "-append", kernel,
-            "-netdev", f"user,id=net,hostfwd=tcp:127.0.0.1:{self.port}-:22", "-device", "virtio-net-pci,netdev=net,romfile=",
-            "-device", "virtio-rng-pci",
+            "-netdev", f"user,id=net,hostfwd=tcp:127.0.0.1:{self.port}-:22",
+            "-device", "virtio-net-pci,netdev=net,romfile=", "-device", "virtio-rng-pci",
         ]  # fmt: skip
         for disk in disks:  # snapshot: what is written goes to a file without a name
             command += ["-drive", f"file={disk},format=raw,if=virtio,snapshot=on"]
@@ -140,7 +144,8 @@ class Machine:
 
     def __exit__(self, *_: object) -> None:
         self._disconnect()
-        self._qemu.kill()  # its disk is thrown away: there is nothing to shut down in order
+        assert self._qemu.stdin is not None
+        self._qemu.stdin.close()  # the keeper kills it: its disk is thrown away, nothing has to be shut down in order
         self._qemu.wait()
         self._listener.join()
         shutil.rmtree(self._scratch)

@@ -2,7 +2,7 @@
 # Virtual machines with a kernel of their own, an SSH server and the V4L2 test driver `vivid`. Prints the folder of each
 # machine asked for, making it first where it is not there yet.
 #
-#   tests/testbed/vm.sh trixie trixie-engine   as root; mmdebstrap, mkfs.ext4 (packages.sh mmdebstrap qemu-system-x86)
+#   tests/testbed/vm.sh trixie trixie-engine   as root; needs mmdebstrap, mkfs.ext4, ssh-keygen (packages.sh), not QEMU
 #
 #   trixie           Debian 13: systemd, sshd, Python, sudo, v4l2-ctl
 #   trixie-engine    the same with Debian's Docker engine and compose, started at boot
@@ -76,20 +76,32 @@ if [ $# = 0 ]; then
 fi
 for name in "$@"; do contents "$name" >/dev/null; done
 
+half=
+explain() { # when a step has failed: its words, and nothing half-made
+  [ -d "$half" ] || return 0
+  echo "vm.sh: ${half##*/.half-} could not be made${mirror:+ from $mirror}:" >&2
+  tail -n 20 "$half/log" >&2
+  rm -rf --one-file-system "$half"
+}
+trap explain EXIT
+
 mkdir -p "$cache"
 exec 9>"$cache/.lock"
 flock 9 # a second run waits for the first one's machine instead of making its own
 
-recipe() { cat "$0" && contents "$1"; }
+recipe() { sed -n '/^set /,$p' "$0" && contents "$1"; } # all but the words at the head
 for name in "$@"; do
   place=$cache/$name-$(recipe "$name" | cksum | cut -d ' ' -f 1)
   if [ ! -d "$place" ]; then
-    if [ "$(id -u)" != 0 ] || ! command -v mmdebstrap >/dev/null || ! command -v mkfs.ext4 >/dev/null; then
-      echo "vm.sh: $name cannot be made: it takes root, mmdebstrap and mkfs.ext4 (apt install mmdebstrap e2fsprogs)" >&2
+    if [ "$(id -u)" != 0 ] || ! command -v mmdebstrap >/dev/null || ! command -v mkfs.ext4 >/dev/null \
+      || ! command -v ssh-keygen >/dev/null; then
+      echo "vm.sh: $name cannot be made: it takes root, mmdebstrap, mkfs.ext4 (e2fsprogs) and ssh-keygen" >&2
       exit 1
     fi
     half=$cache/.half-$name
-    rm -rf --one-file-system "$half" "$cache/$name"-[0-9]*
+    rm -rf --one-file-system "$half"
+    # One of another recipe may be running, for another checkout: only what nobody has asked for in a week goes.
+    find "$cache" -maxdepth 1 -name "$name-[0-9]*" -mtime +7 -exec rm -rf --one-file-system {} +
     mkdir "$half"
     began=$EPOCHSECONDS
     ssh-keygen -q -t ed25519 -N '' -C camdock-vm -f "$half/key"
@@ -98,7 +110,8 @@ for name in "$@"; do
       [ ! -e "$file" ] || trust+=(--essential-hook="copy-in $file /usr/local/share/ca-certificates")
     done
     # MODULES=list: the initrd holds what mounts the root file system, not every driver: less to unpack at each boot.
-    if ! mmdebstrap --quiet --variant=minbase --include="$(contents "$name")" \
+    # shellcheck disable=SC2016 # $1 is the root file system, for the shell that mmdebstrap starts
+    mmdebstrap --quiet --variant=minbase --include="$(contents "$name")" \
       --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
       --dpkgopt='path-exclude=/usr/share/locale/*' \
       --essential-hook='mkdir -p "$1/etc/initramfs-tools/conf.d" "$1/usr/local/share/ca-certificates"' \
@@ -106,13 +119,8 @@ for name in "$@"; do
       --essential-hook='printf "virtio_pci\nvirtio_blk\next4\n" >"$1/etc/initramfs-tools/modules"' \
       "${trust[@]}" \
       --customize-hook='rm -rf "$1"/var/lib/apt/lists/* "$1"/var/cache/apt/*' \
-      trixie "$half/root" ${mirror:+"$mirror"} >"$half/log" 2>&1 \
-      || ! settle "$half/root" "$half/key.pub" >>"$half/log" 2>&1; then
-      echo "vm.sh: $name could not be made${mirror:+ from $mirror}:" >&2
-      tail -n 20 "$half/log" >&2
-      rm -rf --one-file-system "$half"
-      exit 1
-    fi
+      trixie "$half/root" ${mirror:+"$mirror"} >"$half/log" 2>&1
+    settle "$half/root" "$half/key.pub" >>"$half/log" 2>&1
     cp --dereference "$half/root/vmlinuz" "$half/vmlinuz"
     cp --dereference "$half/root/initrd.img" "$half/initrd"
     printf 'camdock-vm %s\n' "$(cut -d ' ' -f 1,2 "$half/root/etc/ssh/ssh_host_ed25519_key.pub")" >"$half/known_hosts"
@@ -122,5 +130,6 @@ for name in "$@"; do
     mv "$half" "$place"
     echo "vm.sh: $name made in $((EPOCHSECONDS - began)) s, $(du --human-readable --summarize "$place" | cut -f 1)" >&2
   fi
+  touch "$place"
   echo "$place"
 done
