@@ -114,7 +114,7 @@ class Machine:
         return command
 
     def _listen(self, console: IO[bytes]) -> None:
-        with (self._scratch / "serial.log").open("wb") as log:
+        with console, (self._scratch / "serial.log").open("wb") as log:
             for line in console:
                 log.write(line)
                 log.flush()
