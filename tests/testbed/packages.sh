@@ -3,7 +3,8 @@
 # missing, and the tests that need it report themselves as skipped. With CI=true whatever stays missing is a failure.
 #
 #   tests/testbed/packages.sh [chromium] [clang] [fuse3] [g++] [gcc-aarch64-linux-gnu]
-#                              [libc6-dev-arm64-cross] [mmdebstrap] [prometheus]
+#                              [libc6-dev-arm64-cross] [mmdebstrap] [prometheus] [qemu-system-x86] [e2fsprogs]
+#                              [openssh-client]
 #
 #   always     gcc, libc headers   the fake V4L2 camera and the load client are C
 #              ustreamer           the peer that `make bench` and the comparison tests run beside us
@@ -12,6 +13,7 @@
 #   fuse3      a file system that is slow or full on command
 #   mmdebstrap root file systems of other Debian releases (roots.sh)
 #   prometheus scrapes the service, judges it by our alert rules, answers the dashboard's queries
+#   qemu-system-x86, e2fsprogs, openssh-client   machines with a kernel of their own (vm.sh), and a way into them
 set -euo pipefail
 
 has() {
@@ -23,6 +25,9 @@ has() {
     gcc-aarch64-linux-gnu) command -v aarch64-linux-gnu-gcc >/dev/null ;;
     libc6-dev-arm64-cross) [ -e /usr/aarch64-linux-gnu/include/stdio.h ] ;;
     fuse3) command -v fusermount3 >/dev/null ;;
+    qemu-system-x86) command -v qemu-system-x86_64 >/dev/null ;;
+    e2fsprogs) command -v mkfs.ext4 >/dev/null ;;
+    openssh-client) command -v ssh >/dev/null && command -v ssh-keygen >/dev/null ;;
     prometheus) command -v prometheus >/dev/null && command -v promtool >/dev/null ;;
     *) echo "packages.sh: unknown word '$1'; see the head of this file" >&2 && exit 2 ;;
   esac

@@ -47,6 +47,7 @@ DEFAULT_SIZES = {"MJPG": (1280, 720), "JPEG": (1280, 720)}
 DEFAULT_RAW_SIZE = (640, 480)
 # Video nodes that capture, but are no cameras: parts of the Pi's and other codecs and image processors.
 NO_CAMERAS = ("bcm2835-isp", "bcm2835-codec", "rpi-hevc-dec", "unicam", "rp1-cfe", "pispbe", "rkisp1", "hantro-vpu")
+IN_CONTAINER = ("/.dockerenv", "/run/.containerenv")  # what Docker and Podman put into each of theirs
 GAIN_STEPS = 16  # V4L2 gives gain no unit; most sensors count in sixteenths, and their least is none
 
 CID_EXPOSURE_AUTO, CID_EXPOSURE_ABSOLUTE = 0x009A0901, 0x009A0902
@@ -76,19 +77,30 @@ def error_of(error: OSError, path: str) -> CameraError:
                 f"{path} was unplugged, or its driver is gone", "plug it in again; it is looked for every second"
             )
         case errno.EACCES | errno.EPERM:
-            group = "video"
-            with suppress(OSError, KeyError):
-                group = grp.getgrgid(os.stat(path).st_gid).gr_name
-            return SourceDenied(
-                f"{path} may not be opened by this user (uid {os.getuid()})",
-                f"`sudo usermod -aG {group} USER`, then start the service anew; in a container: group_add",
-            )
+            return SourceDenied(f"{path} may not be opened by this user (uid {os.getuid()})", _permission(error, path))
         case errno.EBUSY:
             by = " and ".join(holders(os.path.realpath(path))) or "another process"
             return SourceBusy(f"{path} is held by {by}", "stop that program, or let it be the source: relay:http://...")
         case _:
             name = errno.errorcode.get(error.errno or 0, "error")
             return SourceFailed(f"{path}: the driver answers {name}: {error.strerror}", "`dmesg` says more")
+
+
+def _permission(error: OSError, path: str) -> str:
+    """What gives this process the right to open a device: a line for the machine, or for the container it runs in."""
+    boxed = any(os.path.exists(mark) for mark in IN_CONTAINER)
+    if error.errno == errno.EPERM and boxed:
+        # The group is right, or EACCES would have come first: the container's list of devices refuses.
+        return """`--device-cgroup-rule 'c 81:* rw'`, in compose.yaml `device_cgroup_rules: ["c 81:* rw"]`"""
+    number, name = 44, "video"  # Debian's, where the node cannot even be looked at
+    with suppress(OSError, KeyError):
+        number = os.stat(path).st_gid
+        name = grp.getgrgid(number).gr_name
+    # By number: the name may stand for another group inside, or for none.
+    inside = f"""`--group-add {number}`, in compose.yaml `group_add: ["{number}"]`"""
+    if boxed:
+        return inside
+    return f"`sudo usermod -aG {name} USER`, then start the service anew; in a container: {inside}"
 
 
 def is_camera(path: str) -> bool:
