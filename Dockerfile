@@ -73,7 +73,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 
 # Our own code: what changes most comes last.
 RUN --mount=type=bind,from=made,source=/made/wheel,target=/made/wheel \
-    pip install --no-compile --no-deps --no-index /made/wheel/*.whl \
+    pip install --no-cache-dir --no-compile --no-deps --no-index /made/wheel/*.whl \
  && /opt/camdock/bin/settle.sh /opt/camdock/venv
 
 # The proof: no compiled module that could break (`camdock abi check --strict`, through `camdock seal`, which keeps the

@@ -121,20 +121,45 @@ test: $(TEST) ## Unit and process tests; ARGS= goes to pytest
 	exit "$$failed"
 
 .PHONY: lint
-lint: $(LINT) ## Format, code, types, layers, shell, YAML
+lint: $(LINT) ## Format, code, types, layers, shell, YAML, Dockerfiles, workflows
 	@$(SHELL_WORDS)
-	shellcheck=$(VENV)/bin/shellcheck
-	[ -x "$$shellcheck" ] || shellcheck=$$(command -v shellcheck || true)
-	mapfile -t scripts < <(git ls-files --cached --others --exclude-standard '*.sh' .ci/run)
-	mapfile -t yaml < <(git ls-files --cached --others --exclude-standard '*.yml' '*.yaml')
+	files() { git ls-files --cached --others --exclude-standard "$$@"; }
+	mapfile -t scripts < <(files '*.sh' .ci/run)
+	mapfile -t yaml < <(files '*.yml' '*.yaml')
+	mapfile -t dockerfiles < <(files '*Dockerfile' '*Dockerfile.*' ':!*.dockerignore')
+	mapfile -t workflows < <(files '.github/workflows/*')
+	# A linter that is a program in a wheel: there are wheels for x86-64, and for some of them for aarch64.
+	program() { # program NAME: its path, the environment's or this machine's; nothing where there is neither
+	  if [ -x "$(VENV)/bin/$$1" ]; then echo "$(VENV)/bin/$$1"; else command -v "$$1" || true; fi
+	}
+	shellcheck=$$(program shellcheck) hadolint=$$(program hadolint) actionlint=$$(program actionlint)
+	lacking() { # lacking TITLE HOW: the program of that part is not here; under CI=true that is a failure
+	  skipped "$$1" "no wheel for this machine: $$2"
+	  [ "$${CI:-}" != true ] || failed=1
+	}
 	part "format (ruff format)" $(VENV)/bin/ruff format --quiet --check .
 	part "code (ruff check)" $(VENV)/bin/ruff check --quiet .
 	part "types (mypy)" $(PY) -m mypy --no-error-summary
 	part "layers (lint-imports)" $(VENV)/bin/lint-imports
 	if [ -n "$$shellcheck" ]; then part "shell (shellcheck)" "$$shellcheck" "$${scripts[@]}"
-	else skipped "shell (shellcheck)" "no wheel for this machine: apt install shellcheck"; [ "$${CI:-}" != true ] || failed=1
+	else lacking "shell (shellcheck)" "apt install shellcheck"
 	fi
 	part "YAML (yamllint)" $(VENV)/bin/yamllint --strict "$${yaml[@]}"
+	if [ -n "$$hadolint" ]; then part "Dockerfiles (hadolint)" "$$hadolint" --no-color "$${dockerfiles[@]}"
+	else lacking "Dockerfiles (hadolint)" "put hadolint on PATH"
+	fi
+	if [ -n "$$actionlint" ]; then part "workflows (actionlint)" "$$actionlint" -shellcheck "$$shellcheck" -pyflakes "" "$${workflows[@]}"
+	else lacking "workflows (actionlint)" "put actionlint on PATH"
+	fi
+	exit "$$failed"
+
+.PHONY: plan
+plan: $(RUN) ## Judge the three sets of pins, for every Python and machine they are for
+	@$(SHELL_WORDS)
+	plan() { $(PY) -m camdock.abi plan "$$@"; }
+	part "pins: constraints.txt" plan constraints.txt -r pyproject.toml
+	part "pins: picamera2" plan docker/pins/picamera2.txt -r docker/pins/picamera2.in -r 'pyproject.toml[all]' --python 3.13
+	part "pins: NumPy 1.x" plan docker/pins/numpy1.txt -r docker/pins/numpy1.in -r 'pyproject.toml[all]' --python 3.11
 	exit "$$failed"
 
 .PHONY: fmt
@@ -184,10 +209,7 @@ verify: $(TEST) $(LINT) $(FUZZ) ## What `make test` leaves out: lint, pins, slow
 	@$(SHELL_WORDS)
 	part "lint" $(AGAIN) lint
 	part "test bed" tests/testbed/packages.sh chromium clang g++ gcc-aarch64-linux-gnu libc6-dev-arm64-cross mmdebstrap prometheus
-	plan() { $(PY) -m camdock.abi plan "$$@"; }
-	part "pins: constraints.txt" plan constraints.txt -r pyproject.toml
-	part "pins: picamera2" plan docker/pins/picamera2.txt -r docker/pins/picamera2.in -r 'pyproject.toml[all]' --python 3.13
-	part "pins: NumPy 1.x" plan docker/pins/numpy1.txt -r docker/pins/numpy1.in -r 'pyproject.toml[all]' --python 3.11
+	part "pins" $(AGAIN) plan
 	part "slow tests of camdock abi" again $(PY) -m pytest tests/abi -m slow -- -n 2 --dist loadfile
 	part "slow tests" again $(PY) -m pytest tests/process tests/unit -m slow
 	part "fuzz" $(PY) -m tests.abi.fuzz --seconds 60

@@ -1,8 +1,8 @@
 """Writes what is in an image: `describe.py FOLDER PINS REVISION` gives FOLDER/version.json and FOLDER/sbom.cdx.json.
 
-Runs in: the last steps of an image's build, as the environment's own Python; the library that knows CycloneDX is lent by
-an earlier stage. The list holds every Python distribution of the environment and every Debian package. Neither file has
-the time of the build in it, nor anything drawn by chance: the same content gives the same bytes.
+Runs in: the last steps of an image's build, as the environment's own Python; the library that knows CycloneDX is lent
+by an earlier stage. The list holds every Python distribution of the environment and every Debian package. Neither file
+has the time of the build in it, nor anything drawn by chance: the same content gives the same bytes.
 """
 
 from __future__ import annotations

@@ -35,9 +35,7 @@ def main() -> int:
         print(f"not well: nothing that can be used from {host}:{port}: {error}")
         return 1
     if health["abi"] == "broken":
-        print(
-            "not well: a library breaks with the installed NumPy; the log has the line with the command that mends it"
-        )
+        print("not well: a library breaks with the installed NumPy; the log has the command that mends it")
         return 1
     print(f"{health['status']}; camera {'connected' if health['camera_connected'] else 'not connected'}")
     return 0

@@ -17,8 +17,8 @@ from camdock.pixels import LOADS
 from camdock.source import KINDS
 
 EXIT_CANNOT_KEEP = 2
-_EPILOG = """The service then starts its cameras without reading those libraries again: in this environment, in a copy of it,
-in an image made from it. A file counts by its size and by the second in which its content last changed; whatever is
+_EPILOG = """The service then starts its cameras without reading those libraries again: in this environment, and in an
+image that it is packed into. A file counts by its size and by the second in which its content last changed; whatever is
 installed, removed or edited later breaks the seal, and the service judges for itself, as it does without one.
 
 exit status
@@ -41,7 +41,8 @@ def main(arguments: Sequence[str]) -> int:
     names = {name for loads in (*(kind.loads for kind in KINDS.values()), *LOADS.values()) for name in loads}
     try:
         Seal.path().unlink(missing_ok=True)
-        seal = Seal.of(names, importlib.metadata.version("numpy"))  # before the check: a change during it breaks the seal
+        # Before the check: a change while it reads breaks the seal.
+        seal = Seal.of(names, importlib.metadata.version("numpy"))
         check = [word for word in CHECK if word != "--json"]
         only = [] if given.all else [word for name in sorted(names) for word in ("--only", name)]
         judged = subprocess.run([*check, "--strict", *only], check=False)

@@ -168,6 +168,6 @@ def test_every_backend_has_its_file_and_its_extra() -> None:
 
 
 def test_every_unit_test_file_is_named_after_what_it_tests() -> None:
-    known = {file.stem for file in PACKAGE.rglob("*.py")} | {"papers"}
+    known = {file.stem for file in PACKAGE.rglob("*.py")} | {"papers", "workflows"}
     strange = sorted({file.stem.removeprefix("test_") for file in Path(__file__).parent.glob("test_*.py")} - known)
     assert not strange, f"no module of that name: {strange}"
