@@ -36,7 +36,8 @@ def fingerprint(names: Collection[str], *, shipped: bool = False) -> str:
     shipped  only what survives being packed here and unpacked elsewhere, as an image is: the size, and the full second
              in which the content last changed. Installing something changes that; who puts the times back does not
     """
-    found = hashlib.sha256(repr((FORMAT, camdock.__version__, sys.executable, sys.version, sorted(names))).encode())
+    # Not sys.executable: `python` and `python3` of one environment are the same to the check.
+    found = hashlib.sha256(repr((FORMAT, camdock.__version__, sys.prefix, sys.version, sorted(names))).encode())
     mark = _mark_shipped if shipped else _mark
     for file in sorted((Path(__file__).parent / "abi").glob("*.py")):
         found.update(mark(str(file)))
