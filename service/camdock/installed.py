@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISDIR
 from typing import Any
 
 import camdock
@@ -95,7 +96,8 @@ def _mark_shipped(path: str) -> bytes:
         stat = os.stat(path)
     except OSError:
         return b""
-    return f"{path}\0{stat.st_size} {int(stat.st_mtime)}\n".encode("utf-8", "surrogateescape")
+    size = 0 if S_ISDIR(stat.st_mode) else stat.st_size  # a folder's is the file system's own affair
+    return f"{path}\0{size} {int(stat.st_mtime)}\n".encode("utf-8", "surrogateescape")
 
 
 @dataclass(frozen=True, slots=True)
