@@ -47,7 +47,13 @@ def test_an_opencv_for_numpy_1_beside_numpy_2_stops_the_build(engine: None, name
     folder = context(tmp_path / "context")
     spoil(folder / "constraints.txt", *OLD_OPENCV.split("=="))
     built = image_named(name).built(folder)
-    refused(built, "opencv-python-headless 4.8.1.78", "built for NumPy 1.x, this is 2.x", "fix: ", "opencv-python-headless>=")
+    refused(
+        built,
+        "opencv-python-headless 4.8.1.78",
+        "built for NumPy 1.x, this is 2.x",
+        "fix: ",
+        "opencv-python-headless>=",
+    )
 
 
 def test_a_simplejpeg_for_numpy_1_beside_numpy_2_stops_the_build(engine: None, tmp_path: Path) -> None:
@@ -155,6 +161,8 @@ def test_one_compiled_file_replaced_in_a_derived_image_starts_no_camera(
     with zipfile.ZipFile(wheel) as archive:
         (folder / "cv2.abi3.so").write_bytes(archive.read("cv2/cv2.abi3.so"))
     wheel.unlink()
-    there = docker("run", "--rm", image.tag, "sh", "-c", "echo /opt/camdock/venv/lib/python3*/site-packages/cv2/cv2.abi3.so")
+    there = docker(
+        "run", "--rm", image.tag, "sh", "-c", "echo /opt/camdock/venv/lib/python3*/site-packages/cv2/cv2.abi3.so"
+    )
     built = derived(image, folder, f"COPY cv2.abi3.so {there.stdout.strip()}").done()
     starts_no_camera(built, "opencv-python-headless", "opencv-python-headless")

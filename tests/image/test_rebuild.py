@@ -90,7 +90,9 @@ def content(tag: str, folder: Path) -> dict[str, tuple[object, ...]]:
 
 def differences(one: dict[str, tuple[object, ...]], other: dict[str, tuple[object, ...]]) -> dict[str, object]:
     """What is not the same in both, by path."""
-    return {path: (one.get(path), other.get(path)) for path in sorted({*one, *other}) if one.get(path) != other.get(path)}
+    return {
+        path: (one.get(path), other.get(path)) for path in sorted({*one, *other}) if one.get(path) != other.get(path)
+    }
 
 
 @pytest.fixture
@@ -102,7 +104,11 @@ def twice(image: Image, tmp_path: Path, revision: str) -> Callable[[], dict[str,
         first = first or image.tag
         packages = [docker("run", "--rm", tag, "dpkg-query", "--show").stdout for tag in (first, built.tag)]
         # The image that is there may be older than Debian's last update: then that one more is built from nothing.
-        return differences(content(first, tmp_path), content(built.tag, tmp_path)) if len(set(packages)) == 1 else again(built.tag)
+        return (
+            differences(content(first, tmp_path), content(built.tag, tmp_path))
+            if len(set(packages)) == 1
+            else again(built.tag)
+        )
 
     return again
 

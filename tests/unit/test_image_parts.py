@@ -140,7 +140,9 @@ def test_it_asks_an_ipv6_address_too(host: str) -> None:
             if "Address family not supported" in first or "Cannot assign requested address" in first:
                 pytest.skip("this machine has no IPv6")
             assert "INFO" in first
-            found = until(lambda: (now := health(CAMDOCK_HOST=host, CAMDOCK_PORT=str(port)))[0] == 0 and now, 10, "well")
+            found = until(
+                lambda: (now := health(CAMDOCK_HOST=host, CAMDOCK_PORT=str(port)))[0] == 0 and now, 10, "well"
+            )
             assert found[1].startswith("healthy")
         finally:
             process.terminate()
