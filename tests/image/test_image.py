@@ -22,8 +22,8 @@ COMPILED = {"numpy": "numpy", "opencv-python-headless": "cv2", "simplejpeg": "si
 VENV = "/opt/camdock/venv"
 
 DISTRIBUTIONS = """
-import importlib.metadata, json, re
-found = [(re.sub(r"[-_.]+", "-", one.metadata["Name"]).lower(), one.version) for one in importlib.metadata.distributions()]
+import importlib.metadata as metadata, json, re
+found = [(re.sub(r"[-_.]+", "-", one.metadata["Name"]).lower(), one.version) for one in metadata.distributions()]
 assert len(found) == len(set(found)), "two copies"
 print(json.dumps(dict(found)))
 """

@@ -1,7 +1,7 @@
 """What breaks on NumPy does not become an image; where it does behind our back, no camera is started on it.
 
-Every build here is a real one, with one pin made wrong. simplejpeg 1.7.2, of the line for NumPy 1.x, exists up to CPython
-3.12: it is tried on the older Debian, with the pins of today. OpenCV's wheels fit every Python.
+Every build here is a real one, with one pin made wrong. simplejpeg 1.7.2, of the line for NumPy 1.x, exists up to
+CPython 3.12: it is tried on the older Debian, with the pins of today. OpenCV's wheels fit every Python.
 """
 
 from __future__ import annotations

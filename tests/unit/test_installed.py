@@ -229,7 +229,8 @@ def test_python_and_python3_of_one_environment_are_the_same(sealed: Path, monkey
 
 @pytest.mark.parametrize(
     "spoiled",
-    [b"", b"{", b"null", b"[]", b"\xff\xfe\x00", b'{"format": 1}', b'{"format": 1, "names": 3, "state": "", "numpy": ""}',
+    [b"", b"{", b"null", b"[]", b"\xff\xfe\x00", b'{"format": 1}',
+     b'{"format": 1, "names": 3, "state": "", "numpy": ""}',
      b'{"format": 99, "names": ["grain", "lens"], "state": "", "numpy": ""}', b"[" * 100_000],
 )  # fmt: skip
 def test_a_damaged_seal_is_as_good_as_none(sealed: Path, spoiled: bytes) -> None:

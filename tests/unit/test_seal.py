@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,7 @@ def test_what_fits_is_sealed_for_every_name_that_a_camera_may_load(
     assert whole.numpy == importlib.metadata.version("numpy")
     words = asked.read_text().split()
     assert words[:2] == ["check", "--strict"]
-    assert {word for before, word in zip(words, words[1:], strict=False) if before == "--only"} == names
+    assert {word for before, word in pairwise(words) if before == "--only"} == names
     assert capsys.readouterr().out == f"Sealed: {Seal.path()}\n"
 
 
