@@ -4,6 +4,7 @@
 #
 #   tests/testbed/packages.sh [chromium] [clang] [fuse3] [g++] [gcc-aarch64-linux-gnu]
 #                              [libc6-dev-arm64-cross] [mmdebstrap] [prometheus]
+#                              [qemu-user-static]
 #
 #   always     gcc, libc headers   the fake V4L2 camera and the load client are C
 #              ustreamer           the peer that `make bench` and the comparison tests run beside us
@@ -12,6 +13,7 @@
 #   fuse3      a file system that is slow or full on command
 #   mmdebstrap root file systems of other Debian releases (roots.sh)
 #   prometheus scrapes the service, judges it by our alert rules, answers the dashboard's queries
+#   qemu-user-static  runs the aarch64 wheels of the images, on request
 set -euo pipefail
 
 has() {
@@ -22,6 +24,7 @@ has() {
     ustreamer | chromium | clang | g++ | mmdebstrap) command -v "$1" >/dev/null ;;
     gcc-aarch64-linux-gnu) command -v aarch64-linux-gnu-gcc >/dev/null ;;
     libc6-dev-arm64-cross) [ -e /usr/aarch64-linux-gnu/include/stdio.h ] ;;
+    qemu-user-static) command -v qemu-aarch64-static >/dev/null ;;
     fuse3) command -v fusermount3 >/dev/null ;;
     prometheus) command -v prometheus >/dev/null && command -v promtool >/dev/null ;;
     *) echo "packages.sh: unknown word '$1'; see the head of this file" >&2 && exit 2 ;;

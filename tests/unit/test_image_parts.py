@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -249,3 +250,17 @@ def test_who_speaks_without_end_is_not_listened_to_for_ever() -> None:
             server.shutdown()
             thread.join()
     assert (status, complaint, said.count("\n")) == (1, "", 1)
+
+
+# --- the pins ---------------------------------------------------------------------------------------------------------
+
+
+def test_every_set_of_pins_is_judged_for_both_machines_by_make_verify() -> None:
+    """`camdock abi plan` judges the wheels for x86-64 and aarch64 unless it is told otherwise."""
+    planned = re.findall(r"^\tpart \"pins: [^\"]+\" plan (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    sets = ["constraints.txt", *sorted(str(file.relative_to(ROOT)) for file in (ROOT / "docker/pins").glob("*.txt"))]
+    assert sorted(words.split()[0] for words in planned) == sorted(sets)
+    for words in planned:
+        assert "--platform" not in words
+        if words.startswith("docker/"):
+            assert f"-r {words.split()[0].removesuffix('.txt')}.in" in words
