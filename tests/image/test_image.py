@@ -87,7 +87,7 @@ def judged(text: str, image: Image) -> dict[str, list[dict[str, Any]]]:
     assert {one["verdict"] for one in answer["modules"]} == {"ok"}
     found: dict[str, list[dict[str, Any]]] = {}
     for one in answer["modules"]:
-        found.setdefault(one["package"], []).append(one)
+        found.setdefault(one["package"].lower(), []).append(one)
     for name in COMPILED:
         assert f"{name} {pins_of(image)[name]}" in found, f"nothing was judged of {name}"
     return found
