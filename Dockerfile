@@ -60,13 +60,15 @@ ENV PATH=/opt/camdock/venv/bin:$PATH \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PYTHONDONTWRITEBYTECODE=1
 
-# NumPy first, alone, then the rest under the same exact pins, from wheels only.
+# NumPy first, alone, then the rest under the same exact pins, from wheels only. CPython 3.11 puts a setuptools of its own
+# into every new environment, which nothing here needs.
 COPY --from=made /made/wanted /opt/camdock
 COPY docker/image/settle.sh docker/image/health.py docker/image/prove.py /opt/camdock/bin/
 RUN --mount=type=cache,target=/root/.cache/pip \
     python3 -m venv /opt/camdock/venv \
  && pip install --no-compile --only-binary=:all: numpy \
  && pip install --no-compile --only-binary=:all: --requirement /opt/camdock/requirements.txt \
+ && pip uninstall --yes --quiet setuptools \
  && /opt/camdock/bin/settle.sh /opt/camdock/venv
 
 # Our own code: what changes most comes last.

@@ -179,6 +179,38 @@ fmt: $(LINT) ## Put the format and the imports right
 	@$(VENV)/bin/ruff check --quiet --select I --fix .
 	$(VENV)/bin/ruff format --quiet .
 
+IMAGES ?= current optimized numpy1
+REPOSITORY ?= camdock
+.PHONY: image
+image: $(TEST) ## Build all images and prove them; IMAGES="current optimized" chooses, REPOSITORY= names, ARGS= goes to pytest
+	@$(SHELL_WORDS)
+	export DOCKER_BUILDKIT=1
+	# The test bed is for machines that have no engine or no registry, and for CI: elsewhere what is there is used.
+	docker info >/dev/null 2>&1 && [ "$${CI:-}" != true ] || tests/testbed/engine.sh
+	for base in trixie bookworm; do
+	  docker image inspect "debian:$$base-slim" >/dev/null 2>&1 || docker pull --quiet "debian:$$base-slim" 2>/dev/null \
+	    || { tests/testbed/packages.sh mmdebstrap && tests/testbed/bases.sh "$$base"; }
+	done
+	revision=$$(git rev-parse HEAD)
+	[ -z "$$(git status --porcelain)" ] || revision+=-changed
+	build() { # build NAME: the image of that name, from its Dockerfile and its pins
+	  local file=Dockerfile pins=current
+	  case $$1 in
+	    current) ;;
+	    optimized) file=Dockerfile.optimized ;;
+	    numpy1) pins=numpy1 ;;
+	    *) echo "There is no image $$1; IMAGES are some of: current optimized numpy1" >&2; return 1 ;;
+	  esac
+	  docker build --quiet --file "$$file" --build-arg "PINS=$$pins" --build-arg "REVISION=$$revision" \
+	    --tag "$(REPOSITORY):$$1" . >"$(VENV)/image-$$1.log" 2>&1 || { cat "$(VENV)/image-$$1.log" >&2; return 1; }
+	}
+	for name in $(IMAGES); do part "image $$name" build "$$name"; done
+	[ "$$failed" = 0 ] || exit 1
+	docker images --format '{{.Repository}}:{{.Tag}} {{.Size}}' "$(REPOSITORY)" | sort
+	export CAMDOCK_TEST_IMAGES="$(IMAGES)" CAMDOCK_TEST_REPOSITORY="$(REPOSITORY)" CAMDOCK_TEST_REVISION="$$revision"
+	part "tests of the images" again $(PY) -m pytest tests/image $(ARGS)
+	exit "$$failed"
+
 .PHONY: bench
 bench: $(TEST) ## Speed, peers beside us, on a quiet machine; ARGS=--short
 	@tests/testbed/packages.sh
@@ -206,6 +238,7 @@ verify: $(TEST) $(LINT) $(FUZZ) ## What `make test` leaves out: lint, pins, slow
 	  else skipped "tests, Python $$version" "not on this machine"
 	  fi
 	done
+	part "images" $(AGAIN) image ARGS=
 	exit "$$failed"
 
 .PHONY: upgrade

@@ -9,8 +9,10 @@ import json
 import os
 import socket
 import sys
+import time
 
 WITHIN_S = 2.5
+LARGEST = 1 << 20
 
 
 def main() -> int:
@@ -19,25 +21,29 @@ def main() -> int:
     port = os.environ.get("CAMDOCK_PORT") or os.environ.get("PORT") or "8000"
     host = {"0.0.0.0": "127.0.0.1", "::": "::1", "[::]": "::1"}.get(host, host.strip("[]"))  # noqa: S104 - compared
     answer = b""
+    due = time.monotonic() + WITHIN_S
     try:
         with socket.create_connection((host, int(port)), WITHIN_S) as connection:
             # HTTP/1.0 without a Host header: whatever names CAMDOCK_ALLOWED_HOSTS lists, this is answered.
             connection.sendall(b"GET /health HTTP/1.0\r\n\r\n")
             while part := connection.recv(65536):
                 answer += part
+                if len(answer) > LARGEST or time.monotonic() > due:
+                    raise ValueError("it answers without end")
         head, _, body = answer.partition(b"\r\n\r\n")
         status = head.split(None, 2)[1:2]
         if status != [b"200"]:
             print(f"not well: /health answered {b' '.join(status).decode('ascii', 'replace') or 'nothing'}")
             return 1
         health = json.loads(body)
-    except (OSError, ValueError) as error:
+        abi, state, connected = health["abi"], health["status"], health["camera_connected"]
+    except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
         print(f"not well: nothing that can be used from {host}:{port}: {error}")
         return 1
-    if health["abi"] == "broken":
+    if abi == "broken":
         print("not well: a library breaks with the installed NumPy; the log has the command that mends it")
         return 1
-    print(f"{health['status']}; camera {'connected' if health['camera_connected'] else 'not connected'}")
+    print(f"{state}; camera {'connected' if connected else 'not connected'}")
     return 0
 
 

@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISDIR
 from typing import Any
 
 import camdock
@@ -36,7 +37,8 @@ def fingerprint(names: Collection[str], *, shipped: bool = False) -> str:
     shipped  only what survives being packed here and unpacked elsewhere, as an image is: the size, and the full second
              in which the content last changed. Installing something changes that; who puts the times back does not
     """
-    found = hashlib.sha256(repr((FORMAT, camdock.__version__, sys.executable, sys.version, sorted(names))).encode())
+    # Not sys.executable: `python` and `python3` of one environment are the same to the check.
+    found = hashlib.sha256(repr((FORMAT, camdock.__version__, sys.prefix, sys.version, sorted(names))).encode())
     mark = _mark_shipped if shipped else _mark
     for file in sorted((Path(__file__).parent / "abi").glob("*.py")):
         found.update(mark(str(file)))
@@ -94,7 +96,8 @@ def _mark_shipped(path: str) -> bytes:
         stat = os.stat(path)
     except OSError:
         return b""
-    return f"{path}\0{stat.st_size} {int(stat.st_mtime)}\n".encode("utf-8", "surrogateescape")
+    size = 0 if S_ISDIR(stat.st_mode) else stat.st_size  # a folder's is the file system's own affair
+    return f"{path}\0{size} {int(stat.st_mtime)}\n".encode("utf-8", "surrogateescape")
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@
 #
 #   tests/testbed/packages.sh [chromium] [clang] [fuse3] [g++] [gcc-aarch64-linux-gnu]
 #                              [libc6-dev-arm64-cross] [mmdebstrap] [prometheus] [qemu-system-x86] [e2fsprogs]
-#                              [openssh-client]
+#                              [openssh-client] [qemu-user-static]
 #
 #   always     gcc, libc headers   the fake V4L2 camera and the load client are C
 #              ustreamer           the peer that `make bench` and the comparison tests run beside us
@@ -14,6 +14,7 @@
 #   mmdebstrap root file systems of other Debian releases (roots.sh)
 #   prometheus scrapes the service, judges it by our alert rules, answers the dashboard's queries
 #   qemu-system-x86, e2fsprogs, openssh-client   machines with a kernel of their own (vm.sh), and a way into them
+#   qemu-user-static  runs the aarch64 wheels of the images, on request
 set -euo pipefail
 
 has() {
@@ -24,6 +25,7 @@ has() {
     ustreamer | chromium | clang | g++ | mmdebstrap) command -v "$1" >/dev/null ;;
     gcc-aarch64-linux-gnu) command -v aarch64-linux-gnu-gcc >/dev/null ;;
     libc6-dev-arm64-cross) [ -e /usr/aarch64-linux-gnu/include/stdio.h ] ;;
+    qemu-user-static) command -v qemu-aarch64-static >/dev/null ;;
     fuse3) command -v fusermount3 >/dev/null ;;
     qemu-system-x86) command -v qemu-system-x86_64 >/dev/null ;;
     e2fsprogs) command -v mkfs.ext4 >/dev/null ;;

@@ -66,8 +66,61 @@ class Picture:
     arrived: float  # monotonic
 
 
+class Asked:
+    """Something that answers on a port of loopback: in a process, or in a container."""
+
+    port: int
+
+    @property
+    def log(self) -> str:
+        """What it logged so far."""
+        raise NotImplementedError
+
+    def ask(
+        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None, timeout_s: float = 10
+    ) -> Answer:
+        """One request on a connection of its own; `body` is sent as JSON unless it is bytes."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout_s)
+        try:
+            sent = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+            extra = {"Content-Type": "application/json"} if sent is not None else {}
+            connection.request(method, path, sent, {**extra, **(headers or {})})
+            response = connection.getresponse()
+            return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
+        finally:
+            connection.close()
+
+    def get(self, path: str, headers: Mapping[str, str] | None = None, timeout_s: float = 10) -> Answer:
+        """One GET."""
+        return self.ask("GET", path, headers=headers, timeout_s=timeout_s)
+
+    def camera(self, name: str = "camera") -> dict[str, Any]:
+        """GET /cameras/NAME."""
+        answer = self.get(f"/cameras/{name}")
+        assert answer.status == 200, answer
+        camera: dict[str, Any] = answer.json()
+        return camera
+
+    def until_state(self, state: str, name: str = "camera", within_s: float = 15) -> dict[str, Any]:
+        """Wait until a camera is in a state; returns it."""
+
+        def there() -> dict[str, Any] | None:
+            camera = self.camera(name)
+            return camera if camera["state"] == state else None
+
+        def instead() -> str:
+            return f"{name} is {state}, but {self.camera(name)}; log:\n{self.log}"
+
+        found: dict[str, Any] = until(there, within_s, instead)
+        return found
+
+    def stream(self, path: str = "/stream", timeout_s: float = 10, headers: Mapping[str, str] | None = None) -> Viewer:
+        """Open a stream as a viewer does."""
+        return Viewer(self.port, path, timeout_s, headers or {})
+
+
 @dataclass
-class Service:
+class Service(Asked):
     """`python -m camdock` in a process group of its own, on a free port.
 
     environment  CAMDOCK_ variables and others, on top of this process's own
@@ -146,50 +199,6 @@ class Service:
     def signal(self, number: signal.Signals) -> None:
         """Send the API process a signal."""
         self.process.send_signal(number)
-
-    # --- asking ---------------------------------------------------------------------------------------------------
-
-    def ask(
-        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None, timeout_s: float = 10
-    ) -> Answer:
-        """One request on a connection of its own; `body` is sent as JSON unless it is bytes."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout_s)
-        try:
-            sent = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
-            extra = {"Content-Type": "application/json"} if sent is not None else {}
-            connection.request(method, path, sent, {**extra, **(headers or {})})
-            response = connection.getresponse()
-            return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
-        finally:
-            connection.close()
-
-    def get(self, path: str, headers: Mapping[str, str] | None = None, timeout_s: float = 10) -> Answer:
-        """One GET."""
-        return self.ask("GET", path, headers=headers, timeout_s=timeout_s)
-
-    def camera(self, name: str = "camera") -> dict[str, Any]:
-        """GET /cameras/NAME."""
-        answer = self.get(f"/cameras/{name}")
-        assert answer.status == 200, answer
-        camera: dict[str, Any] = answer.json()
-        return camera
-
-    def until_state(self, state: str, name: str = "camera", within_s: float = 15) -> dict[str, Any]:
-        """Wait until a camera is in a state; returns it."""
-
-        def there() -> dict[str, Any] | None:
-            camera = self.camera(name)
-            return camera if camera["state"] == state else None
-
-        def instead() -> str:
-            return f"{name} is {state}, but {self.camera(name)}; log:\n{self.log}"
-
-        found: dict[str, Any] = until(there, within_s, instead)
-        return found
-
-    def stream(self, path: str = "/stream", timeout_s: float = 10, headers: Mapping[str, str] | None = None) -> Viewer:
-        """Open a stream as a viewer does."""
-        return Viewer(self.port, path, timeout_s, headers or {})
 
     def worker(self, name: str = "camera") -> psutil.Process:
         """The process that owns the driver of a camera."""

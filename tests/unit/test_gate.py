@@ -22,6 +22,7 @@ from camdock.config import Config
 from camdock.errors import DriverMissing
 from camdock.gate import Abi, AbiGate, CheckFailed, Report
 from camdock.guard import Guard
+from camdock.installed import Seal
 from camdock.pixels import LOADS
 from camdock.pixelsworker import OPERATIONS
 from tests.unit.rig import app_of, ask, camera_of, live_camera
@@ -274,6 +275,32 @@ def test_a_kept_answer_that_is_not_as_agreed_is_asked_for_again(tmp_path: Path) 
     check.cache.write_text(json.dumps(kept))
     assert after(check.gate()).state is Abi.BROKEN
     assert len(check.asked) == 2
+
+
+def test_a_sealed_environment_asks_nobody_until_something_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="camdock")
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "environment"))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    check = StandIn(tmp_path, found(JPEG))  # what would be answered
+    Seal.of(NAMES, "2.4.6").write()
+    abi = after(check.gate())
+    assert (abi.state, refused(abi, *NAMES), check.asked, check.cache.exists()) == (Abi.OK, "", [], False)
+    assert "NumPy 2.4.6 and what is built for it, sealed" in caplog.text
+    (tmp_path / "simplejpeg").mkdir()
+    (tmp_path / "simplejpeg" / "_jpeg.so").touch()
+    assert after(check.gate()).state is Abi.BROKEN
+    assert len(check.asked) == 1
+    assert "since this environment was sealed" in caplog.text
+
+
+def test_names_that_the_seal_does_not_cover_are_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "environment"))
+    check = StandIn(tmp_path, found(JPEG))
+    Seal.of(NAMES[:2], "2.4.6").write()
+    assert after(check.gate()).state is Abi.BROKEN
+    assert len(check.asked) == 1
 
 
 # --- what follows -----------------------------------------------------------------------------------------------------

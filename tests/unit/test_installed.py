@@ -1,16 +1,19 @@
-"""The number that stands for what is installed, and the file of answers."""
+"""The number that stands for what is installed, the file of answers, and the seal."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
+import site
+import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from camdock.installed import KEPT, Answers, fingerprint
+from camdock.installed import KEPT, Answers, Seal, fingerprint
 
 NAMES = ("grain", "lens")
 
@@ -141,3 +144,105 @@ def test_a_place_that_cannot_be_written_costs_nothing_but_time(
     assert "not kept" in caplog.text
     Answers(None).put("key", {})
     assert Answers(None).get("key") is None
+
+
+# --- the seal ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sealed(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same folder, sealed as an image's build does it: every file with the same old date."""
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "environment"))
+    for file in place.rglob("*"):
+        os.utime(file, (946684800, 946684800))
+    Seal.of(NAMES, "2.4.6").write()
+    return place
+
+
+def test_a_seal_is_whole_for_what_it_covers_and_for_nothing_else(sealed: Path) -> None:
+    assert Seal.whole(NAMES) == Seal.of(NAMES, "2.4.6")
+    assert Seal.whole(["lens"]) == Seal.of(NAMES, "2.4.6")
+    assert Seal.whole([*NAMES, "numpy"]) is None
+    assert stat.S_IMODE(Seal.path().stat().st_mode) == 0o644, "whoever runs the service reads it"
+    assert [file.name for file in Seal.path().parent.iterdir()] == ["seal.json"]
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_whatever_is_installed_edited_or_removed_breaks_the_seal(
+    sealed: Path, change: Callable[[Path], object], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="camdock")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    if change in (CHANGES["a compiled file is edited"], CHANGES["a linked library is edited"]):
+        change(sealed)
+        assert Seal.whole(NAMES) is not None, "whoever puts the times back is not found out: `camdock seal` says so"
+        for file in sealed.rglob("*.so*"):
+            file.touch()
+    else:
+        change(sealed)
+    if change is CHANGES["a copy before it"]:
+        # A folder without anything of these names changes nothing that is imported, and may be anywhere.
+        assert Seal.whole(NAMES) is not None
+        (sealed / "other" / "grain").mkdir()
+    assert Seal.whole(NAMES) is None
+    assert "since this environment was sealed" in caplog.text
+
+
+def test_another_home_another_user_and_a_copy_of_the_files_do_not_break_it(
+    sealed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for file in sealed.rglob("*"):  # as unpacking does: another inode, another ctime
+        if file.is_file():
+            copy = file.with_name(file.name + "~")
+            shutil.copy2(file, copy)
+            copy.replace(file)
+    for folder in [file for file in sealed.rglob("*") if file.is_dir()]:
+        for number in range(500):  # a folder's size says what a file system needed for it: other ones need other sizes
+            (folder / f"{number:0200}").touch()
+        for number in range(500):
+            (folder / f"{number:0200}").unlink()
+        os.utime(folder, (946684800, 946684800))
+    (sealed / "grain" / "__pycache__").mkdir()
+    for home in (tmp_path / "nowhere", tmp_path):
+        monkeypatch.setenv("HOME", str(home))
+        monkeypatch.setattr(site, "USER_BASE", None)
+        monkeypatch.setattr(site, "USER_SITE", None)
+        assert Seal.whole(NAMES) is not None
+
+
+def test_a_module_of_that_name_in_the_home_breaks_it(
+    sealed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(site, "ENABLE_USER_SITE", True)
+    monkeypatch.setattr(site, "getusersitepackages", lambda: str(tmp_path / "home"))
+    assert Seal.whole(NAMES) is not None
+    (tmp_path / "home" / "lens").mkdir(parents=True)
+    assert Seal.whole(NAMES) is None
+
+
+def test_python_and_python3_of_one_environment_are_the_same(sealed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", sys.executable + "3")
+    assert Seal.whole(NAMES) is not None
+    monkeypatch.setattr(sys, "version", "3.99")
+    assert Seal.whole(NAMES) is None
+
+
+@pytest.mark.parametrize(
+    "spoiled",
+    [b"", b"{", b"null", b"[]", b"\xff\xfe\x00", b'{"format": 1}',
+     b'{"format": 1, "names": 3, "state": "", "numpy": ""}',
+     b'{"format": 99, "names": ["grain", "lens"], "state": "", "numpy": ""}', b"[" * 100_000],
+)  # fmt: skip
+def test_a_damaged_seal_is_as_good_as_none(sealed: Path, spoiled: bytes) -> None:
+    Seal.path().write_bytes(spoiled)
+    assert Seal.whole(NAMES) is None
+    Seal.path().unlink()
+    assert Seal.whole(NAMES) is None
+    Seal.path().mkdir()
+    assert Seal.whole(NAMES) is None
+
+
+def test_a_seal_with_another_environments_number_is_broken(sealed: Path) -> None:
+    kept = json.loads(Seal.path().read_bytes())
+    Seal.path().write_text(json.dumps({**kept, "state": "0" * 64}))
+    assert Seal.whole(NAMES) is None
