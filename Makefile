@@ -211,6 +211,18 @@ image: $(TEST) ## Build all images and prove them; IMAGES="current optimized" ch
 	part "tests of the images" again $(PY) -m pytest tests/image $(ARGS)
 	exit "$$failed"
 
+.PHONY: device
+device: $(TEST) ## The image with a real V4L2 driver, plugged and unplugged, in a virtual machine
+	@$(SHELL_WORDS)
+	part "test bed" tests/testbed/packages.sh mmdebstrap qemu-system-x86 e2fsprogs openssh-client
+	docker image inspect camdock:current >/dev/null 2>&1 || { echo "There is no image camdock:current: make image IMAGES=current" >&2; exit 1; }
+	part "real driver" again $(PY) -m pytest tests/device $(ARGS)
+	exit "$$failed"
+
+.PHONY: figures
+figures: $(TEST) ## How large the images are and how quickly they start, beside a plain pip install
+	@exec $(PY) -m tests.image.figures $(ARGS)
+
 .PHONY: bench
 bench: $(TEST) ## Speed, peers beside us, on a quiet machine; ARGS=--short
 	@tests/testbed/packages.sh
@@ -239,6 +251,7 @@ verify: $(TEST) $(LINT) $(FUZZ) ## What `make test` leaves out: lint, pins, slow
 	  fi
 	done
 	part "images" $(AGAIN) image ARGS=
+	part "device" $(AGAIN) device ARGS=
 	exit "$$failed"
 
 .PHONY: upgrade
@@ -248,8 +261,11 @@ upgrade: $(RUN) ## Move the pins to the newest clean set, or change nothing; ARG
 ##@ The machine
 
 .PHONY: testbed
-testbed: ## What the tests need from Debian: compilers, ustreamer, chromium, prometheus ... (root installs it)
-	@tests/testbed/packages.sh chromium clang fuse3 g++ gcc-aarch64-linux-gnu libc6-dev-arm64-cross mmdebstrap prometheus
+testbed: ## What the tests need: compilers, chromium, QEMU ..., a Docker engine, base images (root installs it)
+	@tests/testbed/packages.sh chromium clang e2fsprogs fuse3 g++ gcc-aarch64-linux-gnu libc6-dev-arm64-cross mmdebstrap \
+	  openssh-client prometheus qemu-system-x86
+	tests/testbed/engine.sh
+	tests/testbed/bases.sh trixie bookworm
 
 .PHONY: clean
 clean: ## Remove what make made: environments, caches

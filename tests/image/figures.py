@@ -1,8 +1,8 @@
 """How large the images are and how quickly they start, beside a plain `pip install` of the same parts, in one run.
 
-`make figures`: prints the table of the README. Ten starts of each image in turn, so that whatever else the machine does
-meets all of them; medians. A start counts from the `docker run` to the first 200 of /health, and to the last byte of the
-first picture of /stream.
+`make figures`: prints the table of the README. Ten starts of each image in turn, so that whatever else the machine
+does meets all of them; medians. A start counts from the `docker run` to the first 200 of /health, and to the last byte
+of the first picture of /stream.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@
 # In the folder: disk.img (root file system, to be used with snapshot=on), vmlinuz, initrd, key (for root, and for pi,
 # who may sudo and is in no group for cameras), known_hosts (one line, for the host alias `camdock-vm`). The machine's
 # address is 10.0.2.15, as QEMU's user network expects; on its serial console it says "camdock-vm: ready" when sshd, and
-# the engine, take commands. tests/image/vm.py boots it.
+# the engine, take commands. tests/tools/machine.py boots it.
 #
 # They are kept in ~/.cache/camdock/vm ($CAMDOCK_TEST_CACHE/vm), named after what they were made from, and are there
 # whole or not at all: a machine is made beside its place and renamed. Half-made ones of a killed run are removed.

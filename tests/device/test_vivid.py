@@ -19,8 +19,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.image.enginedisk import engine_disk
-from tests.image.vm import Machine
+from tests.tools.enginedisk import engine_disk
+from tests.tools.machine import Machine
 from tests.tools.service import Answer, Picture, Service, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
