@@ -21,7 +21,7 @@ FROM ${PINS} AS python
 # Debian's Python and what makes a virtual environment; no compiler. No program may raise its rights: the set-user-id
 # bits go. The logs and the cache would differ from build to build.
 RUN apt-get update \
- && apt-get install --yes --no-install-recommends python3-venv \
+ && apt-get install --yes --no-install-recommends python3-venv tini \
  && rm -rf /var/lib/apt/lists/* /var/log/* /var/cache/ldconfig/aux-cache /var/cache/debconf/*-old \
  && find / -xdev -type f -perm /6000 -exec chmod ug-s {} +
 
@@ -99,4 +99,6 @@ USER 10001:10001
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=15s --retries=3 \
     CMD ["/opt/camdock/venv/bin/python", "-I", "-S", "/opt/camdock/bin/health.py"]
+# tini is process 1: it passes signals on, and reaps what a killed driver leaves behind.
+ENTRYPOINT ["tini", "--"]
 CMD ["camdock"]

@@ -8,6 +8,7 @@ where nothing is installed.
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Sequence
 
@@ -35,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from camdock.seal import main as seal
 
             return seal(given[1:])
+        gc.disable()  # nothing of what is imported goes away again; serve.py switches it on
         from camdock.serve import main as serve
 
         return serve(given)

@@ -218,7 +218,7 @@ def run(found: Found) -> str:
     """The `docker run` that is the same as compose.yaml with this machine's lines, for a shell."""
     given = lines(found)
     options = [
-        "docker run --detach --name camdock --restart unless-stopped --init",
+        "docker run --detach --name camdock --restart unless-stopped",
         "--publish 127.0.0.1:8000:8000 --env CAMDOCK_AUTH=off",
         "--env 'CAMDOCK_ALLOWED_HOSTS=localhost,127.0.0.1,[::1],*.localhost'",
         "--read-only --cap-drop ALL --security-opt no-new-privileges --pids-limit 512 --memory 512m --cpus 1",

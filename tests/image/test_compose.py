@@ -290,16 +290,6 @@ def test_the_wide_rule_for_a_pi_opens_what_the_group_may_and_no_disk_memory_or_k
 # --- its life ---------------------------------------------------------------------------------------------------------
 
 
-def test_what_a_dead_driver_leaves_behind_does_not_stay(running: Project) -> None:
-    running.inside("sh", "-c", "(setsid sleep 0.3 &) ; exit 0")  # an orphan: its parent is gone before it ends
-
-    def zombies() -> str:
-        states = running.inside("sh", "-c", "cat /proc/[0-9]*/stat 2>/dev/null || true")
-        return " ".join(line for line in states.splitlines() if re.search(r"\(sleep\)", line))
-
-    until(lambda: not zombies(), 5, lambda: f"the orphan is gone: {zombies()}")
-
-
 def test_it_stops_in_time_with_a_stream_open_and_keeps_its_settings(checkout: Path) -> None:
     with started(Project(checkout, "camdock-compose-life")) as project:
         assert ask(project.port, "PUT", "/cameras/camera/settings", {"exposure_us": 12345})[0] == 200

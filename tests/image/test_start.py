@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from contextlib import ExitStack
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from PIL import Image as Picture
@@ -46,13 +47,24 @@ def test_the_engine_finds_it_healthy(service: Container) -> None:
     )  # fmt: skip
 
 
-def test_the_program_itself_is_the_first_process(image: Image, service: Container) -> None:
+def test_no_shell_is_between_the_signals_and_the_service(image: Image, service: Container) -> None:
     config = image.about["Config"]
-    assert (config["Entrypoint"], config["Cmd"]) == (None, ["camdock"])
+    assert (config["Entrypoint"], config["Cmd"]) == (["tini", "--"], ["camdock"])
     assert list(config["ExposedPorts"]) == ["8000/tcp"]
-    first = next(words for pid, _, _, words in service.processes() if pid == 1)
-    assert first[0].startswith("/opt/camdock/venv/bin/python"), "no shell is between the signals and the service"
-    assert first[1:] == ["/opt/camdock/venv/bin/camdock"]
+    words_of = {pid: words for pid, _, _, words in service.processes()}
+    assert words_of[1] == ["tini", "--", "camdock"]
+    (below,) = [words_of[pid] for pid, ppid, _, words in service.processes() if ppid == 1 and words[1:2] != ["-P"]]
+    assert below[0].startswith("/opt/camdock/venv/bin/python")
+    assert below[1:] == ["/opt/camdock/venv/bin/camdock"]
+
+
+def test_what_a_dead_driver_leaves_behind_is_reaped(service: Container) -> None:
+    service.run("sh", "-c", "(setsid sleep 0.3 &) ; exit 0")  # an orphan: its parent is gone before it ends
+
+    def left() -> list[Any]:
+        return [one for one in service.processes() if one[2] == "Z" or one[3][:1] == ["sleep"]]
+
+    until(lambda: not left(), 10, lambda: f"the orphan is gone: {left()}")
 
 
 @pytest.mark.parametrize("variable", ["PORT", "CAMDOCK_PORT"])
