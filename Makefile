@@ -124,8 +124,8 @@ run: $(RUN) ## Pictures on http://localhost:8000; SOURCE= HOST= PORT= TOKEN= set
 ##@ Prove
 
 # Most process tests wait for something: more of them at once than there are cores, but each worker imports everything.
-# Tests of one `xdist_group` share a running service, so one worker runs them. A worker that dies is not started again:
-# with groups, xdist 3.8 would wait for ever for the one that takes its place.
+# How tests are handed out: tests/tools/together.py. A worker that dies is not started again: xdist 3.8 would wait for ever
+# for the one that takes its place.
 WORKERS ?= 4
 
 .PHONY: test
@@ -133,7 +133,7 @@ test: $(TEST) ## Unit and process tests; ARGS= goes to pytest
 	@$(SHELL_WORDS)
 	part "test bed" tests/testbed/packages.sh
 	[ "$$failed" = 0 ] || exit 1
-	side_by_side() { again $(PY) -m pytest -m "not slow" $(ARGS) -- -n $(WORKERS) --dist loadgroup --max-worker-restart 0; }
+	side_by_side() { again $(PY) -m pytest -m "not slow" $(ARGS) -- -n $(WORKERS) --max-worker-restart 0; }
 	part "tests on Python $$($(PY) -c 'import platform; print(platform.python_version())')" side_by_side
 	exit "$$failed"
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from tests.tools import frames
-from tests.tools.service import Picture, Service
+from tests.tools.service import Picture, Service, until
 
 RATE_WITHIN = 0.05
 
@@ -28,13 +28,13 @@ def numbers(pictures: list[Picture]) -> list[int]:
     return found
 
 
-def watch(service: Service, count: int = 90, fps: float | None = None) -> list[Picture]:
-    """So many pictures of a camera that is live; with `fps` at that rate, within 5 %, in one of three tries.
+def watch(service: Service, count: int = 90, fps: float | None = None, name: str = "camera") -> list[Picture]:
+    """So many pictures of a camera that is live or rests; with `fps` at that rate, within 5 %, in one of three tries.
 
     A machine that does something else for a moment loses pictures; a service that cannot keep the rate never keeps it.
     """
-    service.until_state("live")
-    with service.stream() as viewer:
+    until(lambda: service.camera(name)["state"] in ("live", "idle"), 15, lambda: f"{service.camera(name)}\n{service.log}")
+    with service.stream(f"/cameras/{name}/stream") as viewer:
         for _ in range(3):
             pictures = viewer.take(count)
             if fps is None or rate(pictures) == pytest.approx(fps, rel=RATE_WITHIN):
