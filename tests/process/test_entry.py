@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -226,25 +227,33 @@ def test_a_wrong_token_opens_nothing(guarded: Service, value: str) -> None:
 # --- the Host header --------------------------------------------------------------------------------------------------
 
 
-def test_a_foreign_host_header_is_refused(start: StartService) -> None:
-    service = start("synthetic:")
-    service.until_state("live")
+def test_a_foreign_host_header_is_refused(plain: Service) -> None:
     for host in ("evil.example", "evil.example:80", "127.0.0.1.evil.example", "localhost.evil.example", "[::2]", "x:y"):
         for path in ("/", "/health", "/snapshot", "/stream", "/openapi.json"):
-            answer = service.get(path, {"Host": host})
+            answer = plain.get(path, {"Host": host})
             assert (answer.status, answer.headers["content-type"]) == (421, "application/problem+json"), (host, path)
             assert answer.json()["code"] == "host_unknown"
             assert "CAMDOCK_ALLOWED_HOSTS" in answer.json()["hint"]
-    for host in ("localhost", f"localhost:{service.port}", "127.0.0.1", "LOCALHOST", "[::1]:8000", "cam.localhost"):
-        assert service.get("/health", {"Host": host}).status == 200, host
-    with connect(service.port, request("/health", version="1.0")) as client:
+    for host in ("localhost", f"localhost:{plain.port}", "127.0.0.1", "LOCALHOST", "[::1]:8000", "cam.localhost"):
+        assert plain.get("/health", {"Host": host}).status == 200, host
+    with connect(plain.port, request("/health", version="1.0")) as client:
         assert b" 200 " in read_all(client)[:20], "HTTP/1.0 knows no Host"
 
 
-def test_a_listed_host_is_served(start: StartService) -> None:
-    service = start("synthetic:", CAMDOCK_ALLOWED_HOSTS="localhost,127.0.0.1,*.example.org")
-    assert service.get("/health", {"Host": "cam.example.org"}).status == 200
-    assert service.get("/health", {"Host": "example.com"}).status == 421
+@pytest.fixture(scope="module", params=["odd service"])
+def odd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A running service that was told its hosts, and that found a spoiled file of settings."""
+    folder = tmp_path_factory.mktemp("odd")
+    (folder / "state").mkdir()
+    (folder / "state" / "camera.json").write_bytes(b'{"gain": 2')
+    environment = {"CAMDOCK_SOURCE": "synthetic:", "CAMDOCK_ALLOWED_HOSTS": "localhost,127.0.0.1,*.example.org"}
+    with Service(environment, folder) as service:
+        yield service
+
+
+def test_a_listed_host_is_served(odd: Service) -> None:
+    assert odd.get("/health", {"Host": "cam.example.org"}).status == 200
+    assert odd.get("/health", {"Host": "example.com"}).status == 421
 
 
 # --- credentials of a source ------------------------------------------------------------------------------------------
@@ -362,17 +371,15 @@ def put(service: Service, **changes: object) -> Answer:
     return service.ask("PUT", "/cameras/camera/settings", changes)
 
 
-def test_settings_are_changed_told_and_limited(start: StartService) -> None:
-    service = start("synthetic:")
-    service.until_state("live")
-    answer = put(service, exposure_us=20_000, gain=2.5)
+def test_settings_are_changed_told_and_limited(plain: Service) -> None:
+    answer = put(plain, exposure_us=20_000, gain=2.5)
     assert answer.status == 200
-    report = service.get("/cameras/camera/settings").json()
+    report = plain.get("/cameras/camera/settings").json()
     assert report == answer.json()
     assert report["applied"] == report["wanted"] == {"exposure_us": 20_000, "gain": 2.5, "auto_exposure": False}
     low, high = report["limits"]["exposure_us"]
     for value in (low - 1, high + 1):
-        refused = put(service, exposure_us=value)
+        refused = put(plain, exposure_us=value)
         assert refused.status == 422
         assert refused.headers["content-type"] == "application/problem+json"
         if value >= 1:
@@ -380,9 +387,9 @@ def test_settings_are_changed_told_and_limited(start: StartService) -> None:
             assert f"{low}" in refused.json()["hint"]
             assert f"{high}" in refused.json()["hint"]
             assert f"{value}" in refused.json()["detail"]
-    assert put(service, gain=1000).json()["code"] == "setting_out_of_range"
-    assert put(service, gain=4, exposure_us=high + 1).status == 422
-    assert service.get("/cameras/camera/settings").json() == report, "a refused change changed something"
+    assert put(plain, gain=1000).json()["code"] == "setting_out_of_range"
+    assert put(plain, gain=4, exposure_us=high + 1).status == 422
+    assert plain.get("/cameras/camera/settings").json() == report, "a refused change changed something"
 
 
 @pytest.mark.parametrize(
@@ -402,7 +409,8 @@ def test_settings_survive_the_service_and_its_worker(start: StartService) -> Non
     service = start("synthetic:")
     service.until_state("live")
     assert put(service, exposure_us=30_000, gain=3).status == 200
-    service.stop()
+    service.signal(signal.SIGINT)
+    assert service.process.wait(10) == 0, "Ctrl-C is an orderly end"
     service = start("synthetic:")
     camera = service.until_state("live")
     assert camera["settings"]["wanted"] == camera["settings"]["applied"] == wanted
@@ -433,11 +441,8 @@ def test_settings_that_cannot_be_kept_are_a_507_with_the_reason(start: StartServ
     assert "Traceback" not in service.log
 
 
-def test_a_spoiled_settings_file_is_told_and_keeps_no_camera_dark(start: StartService, tmp_path: Path) -> None:
-    (tmp_path / "state").mkdir()
-    (tmp_path / "state" / "camera.json").write_bytes(b'{"gain": 2')
-    service = start("synthetic:")
-    service.until_state("live")
-    assert "camera.json cannot be read" in service.log
-    assert put(service, gain=4).status == 200
-    assert (tmp_path / "state" / "camera.json").read_text().startswith("{\n")
+def test_a_spoiled_settings_file_is_told_and_keeps_no_camera_dark(odd: Service) -> None:
+    odd.until_state("live")
+    assert "camera.json cannot be read" in odd.log
+    assert put(odd, gain=4).status == 200
+    assert (odd.folder / "state" / "camera.json").read_text().startswith("{\n")

@@ -39,7 +39,7 @@ class Several(NamedTuple):
 
 @pytest.fixture(scope="module", params=["several service"])
 def several(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Several]:
-    """A running service with `CAMERAS`; those that nobody looks at rest."""
+    """A running service with `CAMERAS`."""
     folder = tmp_path_factory.mktemp("several")
     broken, flagged = folder / "broken", folder / "flagged"
     environment = fake_cameras(
@@ -50,7 +50,9 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Several]:
         FAKEV4L2_ERRFLAG=str(flagged),
     )
     sources = " ".join(f"{name}={source}" for name, source in CAMERAS.items())
-    with Service({"CAMDOCK_SOURCES": sources, "CAMDOCK_LINGER_S": "1", **environment}, folder) as service:
+    with Service({"CAMDOCK_SOURCES": sources, **environment}, folder) as service:
+        for name in ("mjpg", "yuyv", "nv12", "controls"):
+            service.until_state("live", name)  # five processes that start take pictures away from each other
         yield Several(service, environment, broken, flagged)
         assert "Traceback" not in service.log
 
@@ -118,35 +120,31 @@ def test_broken_frames_are_dropped_and_counted(several: Several) -> None:
         count: int = service.camera("mjpg")["drops"].get("broken", 0)
         return count
 
-    with service.stream("/cameras/mjpg/stream"):
-        for switch in (several.broken, several.flagged):
-            service.until_state("live", "mjpg")
-            before = dropped()
-            switch.touch()
-            until(lambda: service.camera("mjpg")["state"] == "stalled", 5, "nothing but broken frames is a stall")
-            switch.unlink()
-            service.until_state("live", "mjpg")
-            assert dropped() >= before + 10
-        figures = service.get("/metrics").body.decode()
-        assert f'camdock_dropped_frames_total{{camera="mjpg",reason="broken"}} {dropped()}' in figures
+    for switch in (several.broken, several.flagged):
+        service.until_state("live", "mjpg")
+        before = dropped()
+        switch.touch()
+        until(lambda: service.camera("mjpg")["state"] == "stalled", 5, "nothing but broken frames is a stall")
+        switch.unlink()
+        service.until_state("live", "mjpg")
+        assert dropped() >= before + 10
+    figures = service.get("/metrics").body.decode()
+    assert f'camdock_dropped_frames_total{{camera="mjpg",reason="broken"}} {dropped()}' in figures
 
 
 def test_exposure_and_gain_reach_the_camera(several: Several) -> None:
     service, path = several.service, "/cameras/controls/settings"
-    until(lambda: service.camera("controls")["state"] in ("live", "idle"), 15, lambda: service.log)
-    settings = service.get(path).json()
+    settings = service.until_state("live", "controls")["settings"]
     assert settings["applied"] == {"exposure_us": 5000, "gain": 2.0, "auto_exposure": False}
-    with service.stream("/cameras/controls/stream") as viewer:
-        assert viewer.take(1)
-        answer = service.ask("PUT", path, {"exposure_us": 12_340})
-        assert answer.json()["applied"]["exposure_us"] == 12_300, "the camera counts in 100 us"
-        automatic = service.ask("PUT", path, {"auto_exposure": True}).json()["applied"]
-        assert automatic["auto_exposure"] is True
-        low, high = settings["limits"]["exposure_us"]
-        refused = service.ask("PUT", path, {"exposure_us": high + 1})
-        assert refused.status == 422
-        assert refused.json()["code"] == "setting_out_of_range"
-        assert str(low) in refused.json()["hint"]
+    answer = service.ask("PUT", path, {"exposure_us": 12_340})
+    assert answer.json()["applied"]["exposure_us"] == 12_300, "the camera counts in 100 us"
+    automatic = service.ask("PUT", path, {"auto_exposure": True}).json()["applied"]
+    assert automatic["auto_exposure"] is True
+    low, high = settings["limits"]["exposure_us"]
+    refused = service.ask("PUT", path, {"exposure_us": high + 1})
+    assert refused.status == 422
+    assert refused.json()["code"] == "setting_out_of_range"
+    assert str(low) in refused.json()["hint"]
 
 
 def test_a_format_that_the_camera_lacks_is_named_with_those_it_has(several: Several) -> None:

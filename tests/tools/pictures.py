@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from tests.tools import frames
-from tests.tools.service import Picture, Service, until
+from tests.tools.service import Picture, Service
 
 RATE_WITHIN = 0.05
 
@@ -29,11 +29,11 @@ def numbers(pictures: list[Picture]) -> list[int]:
 
 
 def watch(service: Service, count: int = 90, fps: float | None = None, name: str = "camera") -> list[Picture]:
-    """So many pictures of a camera that is live or rests; with `fps` at that rate, within 5 %, in one of three tries.
+    """So many pictures of a camera that is live; with `fps` at that rate, within 5 %, in one of three tries.
 
     A machine that does something else for a moment loses pictures; a service that cannot keep the rate never keeps it.
     """
-    until(lambda: service.camera(name)["state"] in ("live", "idle"), 15, lambda: f"{service.camera(name)}\n{service.log}")
+    service.until_state("live", name)
     with service.stream(f"/cameras/{name}/stream") as viewer:
         for _ in range(3):
             pictures = viewer.take(count)
