@@ -32,19 +32,33 @@ def start(tmp_path: Path) -> Iterator[StartService]:
 
 
 @pytest.fixture(scope="session", params=["plain service"])
-def started_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """The service behind `plain`."""
-    with Service({"CAMDOCK_SOURCE": "synthetic:"}, tmp_path_factory.mktemp("plain")) as service:
-        yield service
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Service]]:
+    """The service behind `plain`, while there is one."""
+    services: list[Service] = []
+    yield services
+    for service in services:
+        service.stop()
 
 
 @pytest.fixture
-def plain(started_once: Service) -> Iterator[Service]:
+def plain(running: list[Service], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A running `synthetic:`, live and with nobody looking; its counters and settings are what others left."""
-    started_once.until_state("live")
-    yield started_once
-    until(lambda: started_once.camera()["viewers"] == 0, 5, "nobody looks behind the test")
-    assert "Traceback" not in started_once.log, started_once.log[-4000:]
+    if not running:
+        running.append(Service({"CAMDOCK_SOURCE": "synthetic:"}, tmp_path_factory.mktemp("plain")).__enter__())
+    service = running[0]
+    service.until_state("live")
+    yield service
+    until(lambda: service.camera()["viewers"] == 0, 5, "nobody looks behind the test")
+    assert "Traceback" not in service.log, service.log[-4000:]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Function, nextitem: pytest.Item | None) -> Iterator[None]:
+    """Stop the plain service where the next test does not want it: its camera would run to the end of all tests."""
+    running: list[Service] = item.funcargs.get("running", [])
+    yield
+    if running and "running" not in getattr(nextitem, "fixturenames", ()):
+        running.pop().stop()
 
 
 def fake_cameras(state: Path, **more: str) -> dict[str, str]:

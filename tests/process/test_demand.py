@@ -182,7 +182,9 @@ def test_renditions_are_smaller_slower_and_shared(plain: Service) -> None:
         # A busy machine leaves pictures out; it does not give more of them.
         assert all(after - before > 0.15 for before, after in pairwise(times)), times
         assert times[-1] - times[0] < 5, times
-        assert 10 <= made(service) - before <= service.camera()["frames"] - frames, "one for all five, none for the rate"
+        assert 10 <= made(service) - before <= service.camera()["frames"] - frames, (
+            "one for all five, none for the rate"
+        )
         camera = service.camera()
         assert camera["renditions"] == {"320x320, quality 60": 5, "5 fps": 1}
         assert camera["viewers"] == 6

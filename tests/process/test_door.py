@@ -52,8 +52,8 @@ def loop(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module", params=["door service"])
 def quick(loop: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A running service: `camera` has 100 pictures a second, `slow` one every two seconds."""
-    sources = "camera=synthetic:?size=320x240&fps=100 slow=synthetic:?size=320x240&fps=0.5"
+    """A running service: `camera` has 50 pictures a second, `slow` one every two seconds."""
+    sources = "camera=synthetic:?size=320x240&fps=50 slow=synthetic:?size=320x240&fps=0.5"
     with running(tmp_path_factory.mktemp("quick"), loop, sources) as service:
         service.until_state("live")
         service.until_state("live", "slow")

@@ -93,7 +93,7 @@ def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 @pytest.fixture(scope="module", params=["patient service"])
 def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A running service with large pictures that waits for a viewer for a minute."""
-    environment = {"CAMDOCK_SOURCE": "synthetic:?size=1280x720&fps=30", "CAMDOCK_SEND_TIMEOUT_S": "60"}
+    environment = {"CAMDOCK_SOURCE": "synthetic:?size=1280x720&fps=15", "CAMDOCK_SEND_TIMEOUT_S": "60"}
     with Service(environment, tmp_path_factory.mktemp("patient")) as service:
         service.until_state("live")
         yield service
@@ -230,7 +230,8 @@ def many_files() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("many_files")
-def test_a_thousand_viewers_all_get_pictures(start: StartService) -> None:
+@pytest.mark.parametrize("count", [300, pytest.param(1000, marks=pytest.mark.slow)])
+def test_hundreds_of_viewers_all_get_pictures(start: StartService, count: int) -> None:
     service = start("synthetic:?size=160x120&fps=10")
     service.until_state("live")
     files = open_files(service)
@@ -238,7 +239,7 @@ def test_a_thousand_viewers_all_get_pictures(start: StartService) -> None:
     with contextlib.ExitStack() as stack, selectors.DefaultSelector() as selector:
         got: dict[int, int] = {}
         tails: dict[int, bytes] = {}
-        for _ in range(1000):
+        for _ in range(count):
             client = stack.enter_context(connect(service.port, STREAM))
             client.setblocking(False)
             got[client.fileno()] = 0
@@ -246,20 +247,20 @@ def test_a_thousand_viewers_all_get_pictures(start: StartService) -> None:
             selector.register(client, selectors.EVENT_READ)
         due = time.monotonic() + 30
         while min(got.values()) < 4:
-            assert time.monotonic() < due, f"{sum(count < 4 for count in got.values())} viewers without 4 pictures"
+            assert time.monotonic() < due, f"{sum(seen < 4 for seen in got.values())} viewers without 4 pictures"
             for key, _ in selector.select(1):
                 more = key.fileobj.recv(1 << 16)  # type: ignore[union-attr]
                 assert more, "a viewer was dropped"
                 data = tails[key.fd] + more
                 got[key.fd] += data.count(delimiter)
                 tails[key.fd] = data[-len(delimiter) + 1 :]
-        assert service.camera()["viewers"] == 1000
+        assert service.camera()["viewers"] == count
         assert service.get("/health/live", timeout_s=5).status == 200
         assert service.get("/snapshot?width=64", timeout_s=10).status == 200
         api = psutil.Process(service.process.pid)
         mapped = {Path(one.path).name for one in api.memory_maps()}
         assert not [name for name in mapped if re.match(r"(_multiarray|cv2|libopenblas|_simplejpeg|_imaging)", name)]
-        assert api.memory_info().rss < 100e6, f"{api.memory_info().rss / 1e6:.0f} MB with 1000 viewers"
+        assert api.memory_info().rss < 100e6, f"{api.memory_info().rss / 1e6:.0f} MB with {count} viewers"
     until_nobody_looks(service, files + PIXELS_PROCESS, 20)
     assert stuck_viewers(service) == 0
     assert "Traceback" not in service.log, service.log[-4000:]
@@ -273,6 +274,6 @@ def test_a_viewer_that_ended_its_half_and_then_vanished_is_not_kept_until_the_ti
     client.shutdown(socket.SHUT_WR)
     until(lambda: service.camera()["viewers"] == 1, 5, "it looks")
     seq = service.camera()["seq"]
-    until(lambda: service.camera()["seq"] > seq + 30, 10, "pictures fill its buffers, for it reads none")
+    until(lambda: service.camera()["seq"] > seq + 20, 10, "pictures fill its buffers, for it reads none")
     reset(client)
     until(lambda: service.camera()["viewers"] == 0, 5, "it is gone")

@@ -29,7 +29,7 @@ FRAMES = TypeAdapter(Annotated[int, Field(ge=1, le=10**9)])  # as the service re
 @pytest.fixture(scope="module", params=["fuzzed service"])
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A running service that is alive, idle and without a traceback in its log behind everything."""
-    with Service({"CAMDOCK_SOURCE": "synthetic:?fps=60"}, tmp_path_factory.mktemp("fuzzed")) as running:
+    with Service({"CAMDOCK_SOURCE": "synthetic:?size=320x240&fps=60"}, tmp_path_factory.mktemp("fuzzed")) as running:
         running.until_state("live")
         running.get("/web/app.js")  # its thread stays
         running.get("/snapshot?width=64")  # and the pixels process

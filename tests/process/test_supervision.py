@@ -24,7 +24,7 @@ from tests.tools.service import RESPONSIVE_MS, Pulse, Service, until
 AGAIN_WITHIN_S = 1.0 + (4.0 if os.environ.get("PYTEST_XDIST_WORKER") else 1.5)
 GOOD_FRAMES = 30  # a good second between two faults
 # Where once is enough: less before what is noticed by a deadline, more before what is noticed at once.
-BRIEF_FRAMES = {"hang": 10, "stopped": 10, "crash": 45, "garbage": 45}
+BRIEF_FRAMES = {"hang": 10, "crash": 45}
 
 FAULTS = {
     "hang": ("hang_after", "source_stalled"),
@@ -210,7 +210,9 @@ def test_a_source_that_cannot_be_opened_gives_its_reason(hopeless: Service) -> N
         assert reason["retry"] is (name != "denied")
 
 
-@pytest.mark.parametrize("state", [pytest.param("running", marks=pytest.mark.slow), "hanging", "stopped"])
+@pytest.mark.parametrize(
+    "state", ["hanging", *(pytest.param(state, marks=pytest.mark.slow) for state in ("running", "stopped"))]
+)
 def test_an_api_process_that_dies_leaves_no_worker_behind(start: StartService, state: str) -> None:
     service = start("synthetic:?hang_after=3" if state == "hanging" else "synthetic:")
     service.until_state("live")
@@ -264,6 +266,7 @@ def test_a_driver_that_floods_its_log_costs_nobody_else(start: StartService) -> 
     assert "more lines left out" in service.log
 
 
+@pytest.mark.slow  # the next one asks the same of one camera
 @pytest.mark.skipif(
     os.getuid() != 0 and not os.environ.get("CI"), reason="mounting a file system of our own needs root"
 )

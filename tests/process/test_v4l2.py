@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from tests.process.conftest import StartService, fake_cameras
-from tests.tools.pictures import numbers, watch
+from tests.tools.pictures import awake, numbers, watch
 from tests.tools.service import Picture, Service, until
 
 
@@ -39,7 +39,7 @@ class Several(NamedTuple):
 
 @pytest.fixture(scope="module", params=["several service"])
 def several(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Several]:
-    """A running service with `CAMERAS`."""
+    """A running service with `CAMERAS`; those that nobody looks at rest."""
     folder = tmp_path_factory.mktemp("several")
     broken, flagged = folder / "broken", folder / "flagged"
     environment = fake_cameras(
@@ -50,24 +50,29 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Several]:
         FAKEV4L2_ERRFLAG=str(flagged),
     )
     sources = " ".join(f"{name}={source}" for name, source in CAMERAS.items())
-    with Service({"CAMDOCK_SOURCES": sources, **environment}, folder) as service:
+    with Service({"CAMDOCK_SOURCES": sources, "CAMDOCK_LINGER_S": "0.5", **environment}, folder) as service:
         for name in ("mjpg", "yuyv", "nv12", "controls"):
-            service.until_state("live", name)  # five processes that start take pictures away from each other
+            service.until_state("idle", name)  # five processes that start take pictures away from each other
         yield Several(service, environment, broken, flagged)
         assert "Traceback" not in service.log
 
 
 def test_mjpg_is_passed_through_byte_for_byte(several: Several) -> None:
-    pictures = watch(several.service, fps=30, name="mjpg")
     folder = Path(several.environment["FAKEV4L2_JPEGS"]) / "640x480"
     originals = {hashlib.sha256(file.read_bytes()[2:]).digest() for file in folder.glob("*.jpg")}
-    sequence = []
-    for picture in pictures:
-        assert picture.jpeg[:10] == b"\xff\xd8\xff\xfe\x00\x16FV4L"
-        sequence.append(int.from_bytes(picture.jpeg[10:18], "little"))
-        assert hashlib.sha256(picture.jpeg[26:]).digest() in originals
-    assert [after - before for before, after in pairwise(sequence)] == [1] * (len(sequence) - 1)
-    numbers(pictures[:10])
+    for _ in range(3):  # a machine that does something else loses a picture; a service that loses them always does
+        pictures = watch(several.service, fps=30, name="mjpg")
+        sequence = []
+        for picture in pictures:
+            assert picture.jpeg[:10] == b"\xff\xd8\xff\xfe\x00\x16FV4L"
+            sequence.append(int.from_bytes(picture.jpeg[10:18], "little"))
+            assert hashlib.sha256(picture.jpeg[26:]).digest() in originals
+        numbers(pictures[:10])
+        steps = [after - before for before, after in pairwise(sequence)]
+        assert min(steps) >= 1, "in order, none twice"
+        if max(steps) == 1:
+            return
+    raise AssertionError(f"pictures are missing: {steps}")
 
 
 @pytest.mark.parametrize("name", ["yuyv", "nv12"])
@@ -120,31 +125,33 @@ def test_broken_frames_are_dropped_and_counted(several: Several) -> None:
         count: int = service.camera("mjpg")["drops"].get("broken", 0)
         return count
 
-    for switch in (several.broken, several.flagged):
-        service.until_state("live", "mjpg")
-        before = dropped()
-        switch.touch()
-        until(lambda: service.camera("mjpg")["state"] == "stalled", 5, "nothing but broken frames is a stall")
-        switch.unlink()
-        service.until_state("live", "mjpg")
-        assert dropped() >= before + 10
-    figures = service.get("/metrics").body.decode()
-    assert f'camdock_dropped_frames_total{{camera="mjpg",reason="broken"}} {dropped()}' in figures
+    with awake(service, "mjpg"):
+        for switch in (several.broken, several.flagged):
+            service.until_state("live", "mjpg")
+            before = dropped()
+            switch.touch()
+            until(lambda: service.camera("mjpg")["state"] == "stalled", 5, "nothing but broken frames is a stall")
+            switch.unlink()
+            service.until_state("live", "mjpg")
+            assert dropped() >= before + 10
+        figures = service.get("/metrics").body.decode()
+        assert f'camdock_dropped_frames_total{{camera="mjpg",reason="broken"}} {dropped()}' in figures
 
 
 def test_exposure_and_gain_reach_the_camera(several: Several) -> None:
     service, path = several.service, "/cameras/controls/settings"
-    settings = service.until_state("live", "controls")["settings"]
-    assert settings["applied"] == {"exposure_us": 5000, "gain": 2.0, "auto_exposure": False}
-    answer = service.ask("PUT", path, {"exposure_us": 12_340})
-    assert answer.json()["applied"]["exposure_us"] == 12_300, "the camera counts in 100 us"
-    automatic = service.ask("PUT", path, {"auto_exposure": True}).json()["applied"]
-    assert automatic["auto_exposure"] is True
-    low, high = settings["limits"]["exposure_us"]
-    refused = service.ask("PUT", path, {"exposure_us": high + 1})
-    assert refused.status == 422
-    assert refused.json()["code"] == "setting_out_of_range"
-    assert str(low) in refused.json()["hint"]
+    with awake(service, "controls"):
+        settings = service.get(path).json()
+        assert settings["applied"] == {"exposure_us": 5000, "gain": 2.0, "auto_exposure": False}
+        answer = service.ask("PUT", path, {"exposure_us": 12_340})
+        assert answer.json()["applied"]["exposure_us"] == 12_300, "the camera counts in 100 us"
+        automatic = service.ask("PUT", path, {"auto_exposure": True}).json()["applied"]
+        assert automatic["auto_exposure"] is True
+        low, high = settings["limits"]["exposure_us"]
+        refused = service.ask("PUT", path, {"exposure_us": high + 1})
+        assert refused.status == 422
+        assert refused.json()["code"] == "setting_out_of_range"
+        assert str(low) in refused.json()["hint"]
 
 
 def test_a_format_that_the_camera_lacks_is_named_with_those_it_has(several: Several) -> None:
