@@ -1,4 +1,4 @@
-"""What every test run needs: the garbage collector out of the way of collecting, and a scheduler that keeps together."""
+"""What every test run needs: no garbage collector while tests are collected, and tests that share kept together."""
 
 from __future__ import annotations
 

@@ -17,7 +17,6 @@ from tests.process.conftest import StartService, fake_cameras
 from tests.tools.pictures import awake, numbers, watch
 from tests.tools.service import Picture, Service, until
 
-
 # Cameras of one service, which the tests look at one after the other.
 CAMERAS = {
     "mjpg": "v4l2:/dev/video7?size=640x480&fps=30&format=MJPG",

@@ -1,7 +1,8 @@
 """How tests are handed out to pytest's workers: one by one, but those of a shared service all to the same worker.
 
 Runs in the pytest process that the workers report to, which sees nothing of a test but its id. So a fixture that is a
-shared service has one parameter, the name of that service: `params=["door service"]` makes ids like `test_x[door service]`.
+shared service has one parameter, the name of that service: `params=["door service"]` makes ids such as
+`test_x[door service]`.
 (xdist's own `--dist loadgroup` writes the group behind the id, which pytest 9.2 does not let it do.)
 """
 
