@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
 
 import psutil
 import pytest
@@ -211,50 +210,34 @@ def test_a_viewer_of_a_slow_rendition_that_leaves_gives_its_place_back(plain: Se
         until(lambda: not service.camera()["renditions"], 3, "its place is free")
 
 
-class Paired(NamedTuple):
-    """A service with the cameras `front` and `back`; `back` is gone while that file is there."""
-
-    service: Service
-    gone: Path
-
-
-@pytest.fixture(scope="module", params=["paired service"])
-def paired(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Paired]:
-    """Such a service, running."""
-    folder = tmp_path_factory.mktemp("paired")
-    gone = folder / "gone"
-    environment = {"CAMDOCK_SOURCES": f"front=synthetic:?size=1280x720 back=synthetic:?gone={gone}"}
-    with Service(environment, folder) as service:
-        service.until_state("live", "front")
-        service.until_state("live", "back")
-        yield Paired(service, gone)
-
-
-def pixels_process(service: Service) -> psutil.Process:
-    """The process that makes renditions."""
-    children = psutil.Process(service.process.pid).children()
-    return next(child for child in children if "camdock.pixelsworker" in child.cmdline())
-
-
-def test_a_rendition_shows_why_too_and_survives_the_end_of_the_pixels_process(paired: Paired) -> None:
-    service, gone = paired
-    with service.stream("/cameras/back/stream?width=160") as viewer:
+def test_a_rendition_shows_why_too_and_survives_the_end_of_the_pixels_process(
+    start: StartService, tmp_path: Path
+) -> None:
+    gone = tmp_path / "gone"
+    service = start(f"synthetic:?gone={gone}")
+    with service.stream("/stream?width=160") as viewer:
         viewer.take(5)
-        pixels_process(service).kill()
+        api = psutil.Process(service.process.pid)
+        pixels = next(child for child in api.children() if "camdock.pixelsworker" in child.cmdline())
+        pixels.kill()
         assert len(viewer.take(20)) == 20
         gone.touch()
-        service.until_state("offline", "back")
+        service.until_state("offline")
         seen = {jpeg_size(picture.jpeg) for picture in viewer.take(4)}
         assert {width for width, _ in filter(None, seen)} == {160}
         gone.unlink()
-        service.until_state("live", "back")
+        service.until_state("live")
         assert len(viewer.take(10)) == 10
 
 
-def test_a_pixels_process_that_hangs_costs_one_answer(paired: Paired) -> None:
-    service, gone = paired
+def test_a_pixels_process_that_hangs_costs_one_answer(start: StartService, tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    service = start(CAMDOCK_SOURCES=f"front=synthetic:?size=1280x720 back=synthetic:?gone={gone}")
+    service.until_state("live", "front")
     assert service.get("/snapshot?quality=99").status == 200
-    pixels_process(service).suspend()
+    api = psutil.Process(service.process.pid)
+    pixels = next(child for child in api.children() if "camdock.pixelsworker" in child.cmdline())
+    pixels.suspend()
     answer = service.get("/snapshot?quality=98", timeout_s=15)
     assert answer.status == 503
     assert answer.json()["code"] == "source_stalled"
@@ -262,7 +245,6 @@ def test_a_pixels_process_that_hangs_costs_one_answer(paired: Paired) -> None:
     gone.touch()
     service.until_state("offline", "back")
     until(lambda: service.get("/cameras/back/snapshot?allow_offline=1").status == 200, 5, "and notices are drawn")
-    gone.unlink()
 
 
 def test_a_viewer_without_a_stream_does_not_wake_a_camera(resting: Service) -> None:

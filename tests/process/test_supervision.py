@@ -307,18 +307,17 @@ def test_the_service_stops_in_time_with_a_worker_that_cannot_be_killed(start: St
         stuck.release()
 
 
-def test_a_service_without_descriptors_left_says_so_and_recovers(plain: Service) -> None:
-    api = psutil.Process(plain.process.pid)
-    worker = plain.worker()
-    before = plain.camera()["restarts"].get("worker_died", 0)
+def test_a_service_without_descriptors_left_says_so_and_recovers(start: StartService) -> None:
+    service = start("synthetic:")
+    service.until_state("live")
+    api = psutil.Process(service.process.pid)
+    worker = service.worker()
     soft, hard = api.rlimit(psutil.RLIMIT_NOFILE)
     # Room for the questions that the test asks, none for the four descriptors of a worker.
     api.rlimit(psutil.RLIMIT_NOFILE, (api.num_fds() + 1, hard))
-    try:
-        worker.kill()
-        until(lambda: "camera: its process cannot be started" in plain.log, 5, lambda: plain.log)
-    finally:
-        api.rlimit(psutil.RLIMIT_NOFILE, (soft, hard))
-    camera = plain.until_state("live")
-    assert camera["restarts"]["worker_died"] >= before + 2
-    assert "a mistake in Camdock" not in plain.log
+    worker.kill()
+    until(lambda: "camera: its process cannot be started" in service.log, 5, lambda: service.log)
+    api.rlimit(psutil.RLIMIT_NOFILE, (soft, hard))
+    camera = service.until_state("live")
+    assert camera["restarts"]["worker_died"] >= 2
+    assert "a mistake in Camdock" not in service.log
