@@ -1,5 +1,6 @@
 """What is read from machine code, on modules compiled for it with NumPy's own headers and several compilers."""
 
+import functools
 import subprocess
 import sys
 import sysconfig
@@ -33,6 +34,7 @@ Compile = Callable[..., Facts]
 def headers(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Where the headers of a NumPy release are; "" is the installed one's."""
 
+    @functools.cache
     def find(version: str) -> Path:
         if not version:
             asked = [sys.executable, "-c", "import numpy; print(numpy.get_include())"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.tools import build, frames
-from tests.tools.service import Service
+from tests.tools.service import Service, until
 
 StartService = Callable[..., Service]
 
@@ -26,17 +27,52 @@ def start(tmp_path: Path) -> Iterator[StartService]:
         yield begin
 
 
+# Starting a service is a second of a core: tests that need nothing of their own share one. Its name in the parameter
+# becomes part of their ids, and keeps them in one worker (tests/tools/together.py).
+
+
+@pytest.fixture(scope="session", params=["plain service"])
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Service]]:
+    """The service behind `plain`, while there is one."""
+    services: list[Service] = []
+    yield services
+    for service in services:
+        service.stop()
+
+
+@pytest.fixture
+def plain(running: list[Service], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A running `synthetic:`, live and with nobody looking; its counters and settings are what others left."""
+    if not running:
+        running.append(Service({"CAMDOCK_SOURCE": "synthetic:"}, tmp_path_factory.mktemp("plain")).__enter__())
+    service = running[0]
+    service.until_state("live")
+    yield service
+    until(lambda: service.camera()["viewers"] == 0, 5, "nobody looks behind the test")
+    assert "Traceback" not in service.log, service.log[-4000:]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Function, nextitem: pytest.Item | None) -> Iterator[None]:
+    """Stop the plain service where the next test does not want it: its camera would run to the end of all tests."""
+    running: list[Service] = item.funcargs.get("running", [])
+    yield
+    if running and "running" not in getattr(nextitem, "fixturenames", ()):
+        running.pop().stop()
+
+
+def fake_cameras(state: Path, **more: str) -> dict[str, str]:
+    """The environment in which /dev/video7 is a camera that remembers its controls in a folder."""
+    return {
+        "LD_PRELOAD": str(build.ensure("fakev4l2")),
+        "FAKEV4L2": "/dev/video7",
+        "FAKEV4L2_JPEGS": str(frames.camera_frames((640, 480), (1280, 720))),
+        "FAKEV4L2_STATE": str(state),
+        **more,
+    }
+
+
 @pytest.fixture
 def fake_camera(tmp_path: Path) -> Callable[..., dict[str, str]]:
     """fake_camera(...): the environment in which /dev/video7 is a camera."""
-
-    def environment(**more: str) -> dict[str, str]:
-        return {
-            "LD_PRELOAD": str(build.ensure("fakev4l2")),
-            "FAKEV4L2": "/dev/video7",
-            "FAKEV4L2_JPEGS": str(frames.camera_frames((640, 480), (1280, 720))),
-            "FAKEV4L2_STATE": str(tmp_path),
-            **more,
-        }
-
-    return environment
+    return functools.partial(fake_cameras, tmp_path)

@@ -31,9 +31,9 @@ HEALTH = request("/health/live")
 GARBAGE = b"\0\1\2 no HTTP at all \xff\xfe\r\n\r\n" * 20
 
 
-def running(folder: Path, loop: str, source: str) -> Service:
+def running(folder: Path, loop: str, sources: str) -> Service:
     """A service on one of the two loops; asyncio's own where uvloop does not load."""
-    environment = {"CAMDOCK_SOURCE": source, "CAMDOCK_LOG_LEVEL": "debug"}
+    environment = {"CAMDOCK_SOURCES": sources, "CAMDOCK_LOG_LEVEL": "debug"}
     if loop == "asyncio":
         stub = folder / "stub" / "uvloop"
         stub.mkdir(parents=True)
@@ -50,25 +50,19 @@ def loop(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=["door service"])
 def quick(loop: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A running service with 100 pictures a second."""
-    with running(tmp_path_factory.mktemp("quick"), loop, "synthetic:?size=320x240&fps=100") as service:
+    """A running service: `camera` has 50 pictures a second, `slow` one every two seconds."""
+    sources = "camera=synthetic:?size=320x240&fps=50 slow=synthetic:?size=320x240&fps=0.5"
+    with running(tmp_path_factory.mktemp("quick"), loop, sources) as service:
         service.until_state("live")
-        yield service
-
-
-@pytest.fixture(scope="module")
-def slow(loop: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A running service with a picture every two seconds."""
-    with running(tmp_path_factory.mktemp("slow"), loop, "synthetic:?size=320x240&fps=0.5") as service:
-        service.until_state("live")
+        service.until_state("live", "slow")
         yield service
 
 
 @pytest.fixture
 def service(quick: Service) -> Iterator[Service]:
-    """The quick service; whatever the test does, nothing stays open behind it and no traceback is logged."""
+    """That service; whatever the test does, nothing stays open behind it and no traceback is logged."""
     files = open_files(quick)
     yield quick
     until_nobody_looks(quick, files)
@@ -183,10 +177,10 @@ def test_a_client_that_ends_its_half_gets_its_answer(service: Service) -> None:
         assert time.monotonic() - began < 4, "closed by the keep-alive time-out, not by us"
 
 
-def test_a_client_that_ends_its_half_gets_an_answer_that_takes_long(slow: Service) -> None:
+def test_a_client_that_ends_its_half_gets_an_answer_that_takes_long(service: Service) -> None:
     # A snapshot waits for the next picture when the newest is older than 0.3 s.
-    until(lambda: 0.4 < slow.camera()["age_s"] < 1.5, 8, "a picture that is not fresh")
-    with connect(slow.port, request("/snapshot")) as client:
+    until(lambda: 0.4 < service.camera("slow")["age_s"] < 1.5, 8, "a picture that is not fresh")
+    with connect(service.port, request("/cameras/slow/snapshot")) as client:
         client.shutdown(socket.SHUT_WR)
         status, _, body = read_answer(client)
         assert (status, body[:2]) == (200, b"\xff\xd8")
@@ -287,10 +281,10 @@ def test_viewers_that_leave_abruptly_leave_nothing(service: Service) -> None:
         reset(client)
 
 
-def test_the_first_picture_comes_at_once(slow: Service) -> None:
+def test_the_first_picture_comes_at_once(service: Service) -> None:
     for _ in range(3):
         began = time.monotonic()
-        with slow.stream() as viewing:
+        with service.stream("/cameras/slow/stream") as viewing:
             assert len(viewing.take(1)) == 1
         assert time.monotonic() - began < 1, "waited for the next one, which comes every 2 s"
 

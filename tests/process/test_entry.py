@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from tests.tools.service import Answer, Service, free_port, until
 from tests.tools.upstream import upstream
 
 TOKEN = "tok-3n-of-the+tests"
+SLOW = pytest.mark.slow  # each start of the program is 0.4 s of a core; the words are the unit tests' matter
 PUBLIC = ("/", "/health", "/health/live", "/health/ready", "/favicon.ico", "/docs", "/web/app.js")
 
 
@@ -70,14 +72,14 @@ def test_version() -> None:
 @pytest.mark.parametrize(
     ("source", "says"),
     [
-        ("nonsense:", "Known: auto, synthetic"),
+        pytest.param("nonsense:", "Known: auto, synthetic", marks=SLOW),
         ("synthetik:", "did you mean synthetic:?"),
-        ("v4l2:", "v4l2:/dev/video0"),
-        ("/dev/video0", "v4l2:/dev/video0"),
-        ("http://camera/stream", "relay:http://camera/stream"),
+        pytest.param("v4l2:", "v4l2:/dev/video0", marks=SLOW),
+        pytest.param("/dev/video0", "v4l2:/dev/video0", marks=SLOW),
+        pytest.param("http://camera/stream", "relay:http://camera/stream", marks=SLOW),
         ("synthetic:?fsp=3", "did you mean fps?"),
-        ("synthetic:?size=huge", "1280x720"),
-        ("relay:ftp://camera/", "http://"),
+        pytest.param("synthetic:?size=huge", "1280x720", marks=SLOW),
+        pytest.param("relay:ftp://camera/", "http://", marks=SLOW),
     ],
 )
 def test_a_bad_source_is_refused_with_what_would_do(source: str, says: str) -> None:
@@ -89,7 +91,7 @@ def test_a_bad_source_is_refused_with_what_would_do(source: str, says: str) -> N
     assert "Traceback" not in answer.stderr
 
 
-@pytest.mark.parametrize("port", ["0", "65536", "-1", "http", "80 80"])
+@pytest.mark.parametrize("port", ["65536", *(pytest.param(port, marks=SLOW) for port in ("0", "-1", "http", "80 80"))])
 def test_a_bad_port_is_refused(port: str) -> None:
     answer = run(f"--port={port}")
     assert answer.returncode == 2
@@ -110,7 +112,7 @@ def test_a_port_in_use_is_named_with_the_way_out() -> None:
     assert "Traceback" not in answer.stderr
 
 
-@pytest.mark.parametrize("variable", ["CAMDOCK_HOST", "HOST"])
+@pytest.mark.parametrize("variable", [pytest.param("CAMDOCK_HOST", marks=SLOW), "HOST"])
 def test_the_network_is_refused_without_a_token_with_both_ways_out(variable: str) -> None:
     answer = run("synthetic:", **{variable: "0.0.0.0"})
     assert answer.returncode == 2
@@ -120,6 +122,7 @@ def test_the_network_is_refused_without_a_token_with_both_ways_out(variable: str
     assert "Traceback" not in answer.stderr
 
 
+@pytest.mark.slow  # quick: the guarded service, and test_config
 def test_the_network_is_served_when_everybody_may_look_and_a_warning_says_so(start: StartService) -> None:
     service = start("synthetic:", "--host", "0.0.0.0", CAMDOCK_AUTH="off")
     assert service.get("/cameras", headers={"Host": "camera.example"}).status == 200
@@ -129,7 +132,7 @@ def test_the_network_is_served_when_everybody_may_look_and_a_warning_says_so(sta
 # --- the token --------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=["guarded service"])
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A running service for the network, with a token and all that it can log."""
     environment = {
@@ -225,25 +228,33 @@ def test_a_wrong_token_opens_nothing(guarded: Service, value: str) -> None:
 # --- the Host header --------------------------------------------------------------------------------------------------
 
 
-def test_a_foreign_host_header_is_refused(start: StartService) -> None:
-    service = start("synthetic:")
-    service.until_state("live")
+def test_a_foreign_host_header_is_refused(plain: Service) -> None:
     for host in ("evil.example", "evil.example:80", "127.0.0.1.evil.example", "localhost.evil.example", "[::2]", "x:y"):
         for path in ("/", "/health", "/snapshot", "/stream", "/openapi.json"):
-            answer = service.get(path, {"Host": host})
+            answer = plain.get(path, {"Host": host})
             assert (answer.status, answer.headers["content-type"]) == (421, "application/problem+json"), (host, path)
             assert answer.json()["code"] == "host_unknown"
             assert "CAMDOCK_ALLOWED_HOSTS" in answer.json()["hint"]
-    for host in ("localhost", f"localhost:{service.port}", "127.0.0.1", "LOCALHOST", "[::1]:8000", "cam.localhost"):
-        assert service.get("/health", {"Host": host}).status == 200, host
-    with connect(service.port, request("/health", version="1.0")) as client:
+    for host in ("localhost", f"localhost:{plain.port}", "127.0.0.1", "LOCALHOST", "[::1]:8000", "cam.localhost"):
+        assert plain.get("/health", {"Host": host}).status == 200, host
+    with connect(plain.port, request("/health", version="1.0")) as client:
         assert b" 200 " in read_all(client)[:20], "HTTP/1.0 knows no Host"
 
 
-def test_a_listed_host_is_served(start: StartService) -> None:
-    service = start("synthetic:", CAMDOCK_ALLOWED_HOSTS="localhost,127.0.0.1,*.example.org")
-    assert service.get("/health", {"Host": "cam.example.org"}).status == 200
-    assert service.get("/health", {"Host": "example.com"}).status == 421
+@pytest.fixture(scope="module", params=["odd service"])
+def odd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A running service that was told its hosts, and that found a spoiled file of settings."""
+    folder = tmp_path_factory.mktemp("odd")
+    (folder / "state").mkdir()
+    (folder / "state" / "camera.json").write_bytes(b'{"gain": 2')
+    environment = {"CAMDOCK_SOURCE": "synthetic:", "CAMDOCK_ALLOWED_HOSTS": "localhost,127.0.0.1,*.example.org"}
+    with Service(environment, folder) as service:
+        yield service
+
+
+def test_a_listed_host_is_served(odd: Service) -> None:
+    assert odd.get("/health", {"Host": "cam.example.org"}).status == 200
+    assert odd.get("/health", {"Host": "example.com"}).status == 421
 
 
 # --- credentials of a source ------------------------------------------------------------------------------------------
@@ -276,9 +287,10 @@ REFUSALS = {
 }
 
 
-def test_credentials_of_a_source_are_never_told(start: StartService) -> None:
+@pytest.mark.parametrize("statuses", [(401,), pytest.param(tuple(REFUSALS), marks=SLOW)], ids=["one", "all"])
+def test_credentials_of_a_source_are_never_told(start: StartService, statuses: tuple[int, ...]) -> None:
     with ExitStack() as upstreams:
-        ports = {status: upstreams.enter_context(talkative(status, "no access for")) for status in REFUSALS}
+        ports = {status: upstreams.enter_context(talkative(status, "no access for")) for status in statuses}
         sources = [
             f"user-{status}=relay:http://{USER}:{quote(PASSWORD, safe='')}@127.0.0.1:{port}/video?key=k3y-in-query "
             f"token-{status}=relay:http://127.0.0.1:{port}/video#token={RELAY_TOKEN}"
@@ -286,7 +298,8 @@ def test_credentials_of_a_source_are_never_told(start: StartService) -> None:
         ]
         service = start(None, CAMDOCK_SOURCES=" ".join(sources), CAMDOCK_LOG_LEVEL="debug")
         answers = []
-        for status, code in REFUSALS.items():
+        for status in statuses:
+            code = REFUSALS[status]
             for name in (f"user-{status}", f"token-{status}"):
                 until(lambda name=name, code=code: (service.camera(name)["reason"] or {}).get("code") == code, 15,
                       lambda code=code: f"{code}; log:\n{service.log}")  # fmt: skip
@@ -305,18 +318,26 @@ def test_credentials_of_a_source_are_never_told(start: StartService) -> None:
     assert "Traceback" not in service.log
 
 
-def test_a_bad_source_does_not_tell_its_credentials() -> None:
-    for source in (
+@pytest.mark.parametrize(
+    "source",
+    [
         f"relay:http://{USER}:hunter22@camera/#fsp=3",
-        f"http://{USER}:hunter22@camera/",
-        f"rtsp://{USER}:hunter22@camera/",
-        "relay:#token=hunter22",
-        f"relay:ftp://{USER}:hunter22@camera/",
-        "relay:http://camera/?token=hunter22#fps=no",
-    ):
-        answer = run(source)
-        assert answer.returncode == 2, source
-        assert "hunter22" not in answer.stderr + answer.stdout
+        *(
+            pytest.param(source, marks=SLOW)
+            for source in (
+                f"http://{USER}:hunter22@camera/",
+                f"rtsp://{USER}:hunter22@camera/",
+                "relay:#token=hunter22",
+                f"relay:ftp://{USER}:hunter22@camera/",
+                "relay:http://camera/?token=hunter22#fps=no",
+            )
+        ),
+    ],
+)
+def test_a_bad_source_does_not_tell_its_credentials(source: str) -> None:
+    answer = run(source)
+    assert answer.returncode == 2
+    assert "hunter22" not in answer.stderr + answer.stdout
 
 
 # --- cameras by name --------------------------------------------------------------------------------------------------
@@ -351,17 +372,15 @@ def put(service: Service, **changes: object) -> Answer:
     return service.ask("PUT", "/cameras/camera/settings", changes)
 
 
-def test_settings_are_changed_told_and_limited(start: StartService) -> None:
-    service = start("synthetic:")
-    service.until_state("live")
-    answer = put(service, exposure_us=20_000, gain=2.5)
+def test_settings_are_changed_told_and_limited(plain: Service) -> None:
+    answer = put(plain, exposure_us=20_000, gain=2.5)
     assert answer.status == 200
-    report = service.get("/cameras/camera/settings").json()
+    report = plain.get("/cameras/camera/settings").json()
     assert report == answer.json()
     assert report["applied"] == report["wanted"] == {"exposure_us": 20_000, "gain": 2.5, "auto_exposure": False}
     low, high = report["limits"]["exposure_us"]
     for value in (low - 1, high + 1):
-        refused = put(service, exposure_us=value)
+        refused = put(plain, exposure_us=value)
         assert refused.status == 422
         assert refused.headers["content-type"] == "application/problem+json"
         if value >= 1:
@@ -369,9 +388,9 @@ def test_settings_are_changed_told_and_limited(start: StartService) -> None:
             assert f"{low}" in refused.json()["hint"]
             assert f"{high}" in refused.json()["hint"]
             assert f"{value}" in refused.json()["detail"]
-    assert put(service, gain=1000).json()["code"] == "setting_out_of_range"
-    assert put(service, gain=4, exposure_us=high + 1).status == 422
-    assert service.get("/cameras/camera/settings").json() == report, "a refused change changed something"
+    assert put(plain, gain=1000).json()["code"] == "setting_out_of_range"
+    assert put(plain, gain=4, exposure_us=high + 1).status == 422
+    assert plain.get("/cameras/camera/settings").json() == report, "a refused change changed something"
 
 
 @pytest.mark.parametrize(
@@ -391,7 +410,8 @@ def test_settings_survive_the_service_and_its_worker(start: StartService) -> Non
     service = start("synthetic:")
     service.until_state("live")
     assert put(service, exposure_us=30_000, gain=3).status == 200
-    service.stop()
+    service.signal(signal.SIGINT)
+    assert service.process.wait(10) == 0, "Ctrl-C is an orderly end"
     service = start("synthetic:")
     camera = service.until_state("live")
     assert camera["settings"]["wanted"] == camera["settings"]["applied"] == wanted
@@ -422,11 +442,8 @@ def test_settings_that_cannot_be_kept_are_a_507_with_the_reason(start: StartServ
     assert "Traceback" not in service.log
 
 
-def test_a_spoiled_settings_file_is_told_and_keeps_no_camera_dark(start: StartService, tmp_path: Path) -> None:
-    (tmp_path / "state").mkdir()
-    (tmp_path / "state" / "camera.json").write_bytes(b'{"gain": 2')
-    service = start("synthetic:")
-    service.until_state("live")
-    assert "camera.json cannot be read" in service.log
-    assert put(service, gain=4).status == 200
-    assert (tmp_path / "state" / "camera.json").read_text().startswith("{\n")
+def test_a_spoiled_settings_file_is_told_and_keeps_no_camera_dark(odd: Service) -> None:
+    odd.until_state("live")
+    assert "camera.json cannot be read" in odd.log
+    assert put(odd, gain=4).status == 200
+    assert (odd.folder / "state" / "camera.json").read_text().startswith("{\n")

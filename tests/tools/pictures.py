@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from PIL import Image
 
 from tests.tools import frames
-from tests.tools.service import Picture, Service
+from tests.tools.service import Picture, Service, Viewer, until
 
 RATE_WITHIN = 0.05
 
@@ -28,13 +31,25 @@ def numbers(pictures: list[Picture]) -> list[int]:
     return found
 
 
-def watch(service: Service, count: int = 90, fps: float | None = None) -> list[Picture]:
-    """So many pictures of a camera that is live; with `fps` at that rate, within 5 %, in one of three tries.
+@contextmanager
+def awake(service: Service, name: str = "camera") -> Iterator[Viewer]:
+    """A viewer of a camera that is live or rests, behind whatever was there before it looked."""
+    until(
+        lambda: service.camera(name)["state"] in ("live", "idle"), 15, lambda: f"{service.camera(name)}\n{service.log}"
+    )
+    began = time.time()
+    with service.stream(f"/cameras/{name}/stream") as viewer:
+        while float(viewer.take(1)[0].headers["x-timestamp"]) < began or service.camera(name)["state"] != "live":
+            assert time.time() - began < 10, f"it does not wake:\n{service.log}"
+        yield viewer
+
+
+def watch(service: Service, count: int = 90, fps: float | None = None, name: str = "camera") -> list[Picture]:
+    """So many pictures of a camera that is live or rests; with `fps` at that rate, within 5 %, in one of three tries.
 
     A machine that does something else for a moment loses pictures; a service that cannot keep the rate never keeps it.
     """
-    service.until_state("live")
-    with service.stream() as viewer:
+    with awake(service, name) as viewer:
         for _ in range(3):
             pictures = viewer.take(count)
             if fps is None or rate(pictures) == pytest.approx(fps, rel=RATE_WITHIN):

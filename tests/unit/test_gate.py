@@ -181,14 +181,16 @@ def test_names_from_files_cannot_forge_lines_in_the_log(tmp_path: Path, caplog: 
 @pytest.mark.parametrize(
     ("answer", "then", "says"),
     [
-        ("", "sys.exit('camdock abi: no such target')", None),
+        pytest.param("", "sys.exit('camdock abi: no such target')", None, marks=pytest.mark.slow),
         ("", "sys.stderr.write('cannot read\\n'); sys.exit(2)", "status 2: cannot read"),
         ("{}", "os.kill(os.getpid(), 11)", "status -11"),
         ("no JSON", "", "did not answer JSON"),
-        ("{}", "", "something else than agreed"),
-        ("[]", "", "something else than agreed"),
+        pytest.param("{}", "", "something else than agreed", marks=pytest.mark.slow),
+        pytest.param("[]", "", "something else than agreed", marks=pytest.mark.slow),
         ('{"numpy": null, "modules": [{"verdict": "breaks"}], "findings": []}', "", "something else than agreed"),
-        ('{"numpy": 3, "modules": [], "findings": []}', "", "something else than agreed"),
+        pytest.param(
+            '{"numpy": 3, "modules": [], "findings": []}', "", "something else than agreed", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_a_check_that_fails_is_said_lets_everybody_through_and_is_asked_again(
