@@ -16,7 +16,8 @@ files=$(mktemp)
 trap 'rm -f "$files"' EXIT
 
 find "$folder" -name '*.py' -newermt "$date 12:00" -path '*/site-packages/*' | LC_ALL=C sort >"$files"
-compile() { "$folder/bin/python" -P -m compileall -q --invalidation-mode "$@"; }
+# -f: what pip brought compiled already carries dates.
+compile() { "$folder/bin/python" -P -m compileall -q -f --invalidation-mode "$@"; }
 if [ "$form" = sourceless ]; then
   # What a package is found by, and NumPy's version, stay: `camdock abi` reads them and runs nothing. cv2 reads its own.
   kept=$(mktemp)

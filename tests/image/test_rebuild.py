@@ -82,7 +82,7 @@ def content(tag: str, folder: Path) -> dict[str, tuple[object, ...]]:
                 assert file_in is not None
                 body = hashlib.file_digest(file_in, "sha256").hexdigest()
             # What the seal counts by has to be the same, too.
-            date = one.mtime if one.name.startswith("opt/camdock/venv/") and one.isreg() else None
+            date = one.mtime if "/site-packages/" in one.name and one.isreg() else None
             found[one.name] = (one.type, oct(one.mode), one.uid, one.gid, body, date)
     archive.unlink()
     return found
