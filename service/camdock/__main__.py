@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from camdock.seal import main as seal
 
             return seal(given[1:])
-        gc.disable()  # nothing of what is imported goes away again; serve.py switches it on
+        gc.disable()  # nothing of what is imported goes away again; serve.py switches it on when all is there
         from camdock.serve import main as serve
 
         return serve(given)
