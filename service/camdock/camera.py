@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from camdock import wire
 from camdock.broadcast import Broadcast, Subscriber
 from camdock.child import Child
-from camdock.errors import CameraError, DriverMissing, SourceMissing, SourceStalled, from_code
+from camdock.errors import CameraError, DriverMissing, SourceDenied, SourceMissing, SourceStalled, from_code
 from camdock.frame import Frame
 from camdock.guard import Guard
 from camdock.notices import NOTICE_EVERY_S, Notices, Painter, Why
@@ -54,19 +54,30 @@ class Backoff:
     """The pause before the next worker: 0.2 s, doubling to 5 s; a frame resets it."""
 
     FIRST_S, LONGEST_S, MISSING_S, PERSON_S = 0.2, 5.0, 1.0, 30.0
+    # The kernel makes a node for root alone; udev gives it its group a moment later, on a busy Pi a second or two.
+    DENIED_SOON = 3
 
     def __init__(self) -> None:
         self._next_s = self.FIRST_S
+        self._denied = 0
 
     def reset(self) -> None:
         """A frame came."""
         self._next_s = self.FIRST_S
+        self._denied = 0
 
     def next_s(self, error: CameraError) -> float:
-        """Seconds to wait after `error`: 1 while the device is missing, 30 where only a person can help."""
+        """Seconds to wait after `error`: 1 while the device is missing, 30 where only a person can help.
+
+        The first three refusals since a frame, or since the device was missing, are asked again after a second.
+        """
+        if isinstance(error, SourceDenied) and self._denied < self.DENIED_SOON:
+            self._denied += 1
+            return self.MISSING_S
         if not error.retry:
             return self.PERSON_S
         if isinstance(error, SourceMissing):
+            self._denied = 0
             return self.MISSING_S
         pause, self._next_s = self._next_s, min(self.LONGEST_S, self._next_s * 2)
         return pause

@@ -15,6 +15,7 @@ from typing import Protocol
 from camdock.broadcast import Broadcast
 
 NOTICE_EVERY_S = 1.0
+LONGEST_PAUSE_S = 30.0
 NOTICE_SIZE = (640, 480)
 LARGEST_NOTICE_SIDE = 1280
 SMALLEST_NOTICE = (160, 120)
@@ -65,19 +66,26 @@ class Notices:
 
     async def run(self) -> None:
         """For as long as the camera is there."""
+        pause = NOTICE_EVERY_S
         while True:
             self._changed.clear()
             why = self._why()
             newest = self._broadcast.newest
             said = why and newest is not None and newest.notice and newest.captured_at > why.since
             if why and not why.early and (self._broadcast.alone_s is None or not said):
-                await self.draw(why)
+                if await self.draw(why):
+                    pause = NOTICE_EVERY_S
+                else:
+                    # Its process was killed over it. On a machine that is too slow for it just now, starting the next
+                    # one at once would take the time that the camera's own process needs.
+                    pause = min(pause * 2, LONGEST_PAUSE_S)
+                    await asyncio.sleep(pause)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(NOTICE_EVERY_S if self._why() else None):
                     await self._changed.wait()
 
-    async def draw(self, why: Why) -> None:
-        """Draw one and publish it, unless pictures came back meanwhile."""
+    async def draw(self, why: Why) -> bool:
+        """Draw one and publish it, unless pictures came back meanwhile. False: it could not be drawn."""
         seconds = time.time() - why.since
         footer = time.strftime("%H:%M:%S", time.localtime()) + f"   for {seconds:.0f} s"
         width, height = why.size or NOTICE_SIZE
@@ -86,3 +94,4 @@ class Notices:
         jpeg = await self._painter.notice(size, why.title, [text for text in why.texts if text], footer)
         if jpeg is not None and self._why():
             self._publish(jpeg, size)
+        return jpeg is not None

@@ -23,7 +23,7 @@ from camdock.errors import (
     StorageFull,
 )
 from camdock.frame import jpeg_size
-from camdock.notices import LARGEST_NOTICE_SIDE
+from camdock.notices import LARGEST_NOTICE_SIDE, Notices
 from camdock.settings import Settings, SettingsFile
 from camdock.wire import Kind, Message
 from tests.unit.rig import WorkerHere, camera_of, draw_notice, live_camera
@@ -62,10 +62,20 @@ def test_the_first_picture_of_a_worker_resets_the_pause(tmp_path: Path) -> None:
     assert camera._backoff.next_s(SourceStalled("x")) == 0.2
 
 
-@pytest.mark.parametrize("error", [SourceDenied("x"), errors.DriverMissing("x")])
-def test_what_only_a_person_can_help_with_is_tried_every_half_minute(error: errors.CameraError) -> None:
+def test_what_only_a_person_can_help_with_is_tried_every_half_minute() -> None:
     backoff = Backoff()
-    assert [backoff.next_s(error) for _ in range(3)] == [30.0] * 3
+    assert [backoff.next_s(errors.DriverMissing("x")) for _ in range(3)] == [30.0] * 3
+    assert backoff.next_s(SourceStalled("x")) == 0.2
+
+
+def test_a_node_that_udev_has_not_given_its_group_yet_is_asked_again_soon() -> None:
+    backoff = Backoff()
+    denied = SourceDenied("x")
+    assert [backoff.next_s(denied) for _ in range(5)] == [1.0, 1.0, 1.0, 30.0, 30.0]
+    backoff.next_s(SourceMissing("x"))  # unplugged; the next one is a new node
+    assert [backoff.next_s(denied) for _ in range(4)] == [1.0, 1.0, 1.0, 30.0]
+    backoff.reset()
+    assert backoff.next_s(denied) == 1.0
     assert backoff.next_s(SourceStalled("x")) == 0.2
 
 
@@ -307,6 +317,37 @@ def test_a_notice_that_comes_too_late_is_not_shown(tmp_path: Path) -> None:
     asyncio.run(draw_notice(camera))
     assert camera.broadcast.newest is not None
     assert not camera.broadcast.newest.notice
+
+
+def test_a_picture_that_cannot_be_drawn_is_tried_less_and_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Enough(Exception):
+        pass
+
+    class Painter:
+        """Fails nine times, draws once, fails again."""
+
+        calls = 0
+
+        async def notice(self, *_: object) -> bytes | None:
+            self.calls += 1
+            return b"drawn" if self.calls == 10 else None
+
+    pauses: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 11:
+            raise Enough
+
+    camera = camera_of(tmp_path)
+    camera._went_offline(SourceMissing("unplugged"))
+    notices = Notices(camera.broadcast, Painter(), camera._why, lambda *_: None)  # type: ignore[arg-type]
+    monkeypatch.setattr("camdock.notices.NOTICE_EVERY_S", 0.001)
+    monkeypatch.setattr("camdock.notices.LONGEST_PAUSE_S", 0.1)
+    monkeypatch.setattr("camdock.notices.asyncio.sleep", sleep)
+    with pytest.raises(Enough):
+        asyncio.run(notices.run())
+    assert pauses == [0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.1, 0.1, 0.1, 0.002, 0.004]
 
 
 # --- settings ---------------------------------------------------------------------------------------------------------
