@@ -81,7 +81,8 @@ def _listen(config: Config) -> socket.socket:
     return listener
 
 
-def _log_settings(level: str) -> dict[str, object]:
+def log_settings(level: str) -> dict[str, object]:
+    """What logging.config.dictConfig takes: one line each on stderr, never with a token in it."""
     return {
         "version": 1,
         "disable_existing_loggers": False,
@@ -132,7 +133,7 @@ def _serve(config: Config, listener: socket.socket) -> int:
     from camdock.child import KEEP_BELOW, KEEP_FREE
     from camdock.server import DoorProtocol
 
-    logging.config.dictConfig(_log_settings(config.log_level))
+    logging.config.dictConfig(log_settings(config.log_level))
     # Every viewer is a file descriptor, and many systems begin with a limit of 1024.
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 65536)), hard))

@@ -1,0 +1,21 @@
+"""The service for another ASGI server, as `camdock.asgi:app`: gunicorn with uvicorn's worker class, or uvicorn itself.
+
+Runs in: that server's process. Where to listen is the server's own affair; everything else is configured as always.
+Each of its processes is a service of its own, and a camera can be held by one of them only.
+"""
+
+from __future__ import annotations
+
+import logging.config
+import sys
+
+from camdock.app import build
+from camdock.config import ConfigInvalid, read_config
+from camdock.serve import log_settings
+
+try:
+    _config = read_config()
+except ConfigInvalid as error:
+    sys.exit(f"camdock: {error}\n\n`camdock --help` lists every source and variable.")
+logging.config.dictConfig(log_settings(_config.log_level))
+app = build(_config)
