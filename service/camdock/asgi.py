@@ -13,9 +13,14 @@ from camdock.app import build
 from camdock.config import ConfigInvalid, read_config
 from camdock.serve import log_settings
 
+GUNICORN_GIVES_UP = (
+    3  # its Arbiter.WORKER_BOOT_ERROR: after another status it starts the next process at once, for ever
+)
+
 try:
     _config = read_config()
 except ConfigInvalid as error:
-    sys.exit(f"camdock: {error}\n\n`camdock --help` lists every source and variable.")
+    print(f"camdock: {error}\n\n`camdock --help` lists every source and variable.", file=sys.stderr)
+    sys.exit(GUNICORN_GIVES_UP)
 logging.config.dictConfig(log_settings(_config.log_level))
 app = build(_config)
