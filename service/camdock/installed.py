@@ -70,7 +70,7 @@ def _marks(place: str, names: Collection[str], mark: Callable[[str], bytes]) -> 
         stem, _, suffix = entry.name.partition(".")
         if entry.name.endswith((".dist-info", ".egg-info")):  # pip replaces it with the package
             yield from (mark(entry.path), mark(entry.path + "/METADATA"), mark(entry.path + "/RECORD"))
-        elif not entry.is_dir():
+        elif not os.path.isdir(entry.path):  # entry.is_dir() raises where a link leads round or may not be followed
             if stem in names:
                 yield mark(entry.path)
         elif stem in names or suffix == "libs":

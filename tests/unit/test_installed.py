@@ -105,6 +105,20 @@ def test_a_folder_that_is_not_there_any_more_is_no_mistake(tmp_path: Path, monke
     assert fingerprint(NAMES) == fingerprint(NAMES)
 
 
+@pytest.mark.parametrize("shipped", [False, True])
+def test_a_link_that_leads_nowhere_does_not_keep_the_rest_from_being_looked_at(
+    place: Path, tmp_path: Path, *, shipped: bool
+) -> None:
+    before = fingerprint(NAMES, shipped=shipped)
+    (place / "round").symlink_to("round")
+    (place / "lens").symlink_to("lens")
+    (place / "far").symlink_to(tmp_path / ("x" * 300))
+    after = fingerprint(NAMES, shipped=shipped)
+    (place / "grain" / "_more.abi3.so").touch()
+    assert fingerprint(NAMES, shipped=shipped) != after
+    assert shipped or after != before, "one of them has a name that is asked for"
+
+
 # --- the file of answers ----------------------------------------------------------------------------------------------
 
 
