@@ -92,10 +92,14 @@ def _permission(error: OSError, path: str) -> str:
     if error.errno == errno.EPERM and boxed:
         # The group is right, or EACCES would have come first: the container's list of devices refuses.
         return """`--device-cgroup-rule 'c 81:* rw'`, in compose.yaml `device_cgroup_rules: ["c 81:* rw"]`"""
-    number, name = 44, "video"  # Debian's, where the node cannot even be looked at
+    number, name, mode = 44, "video", 0o660  # Debian's, where the node cannot even be looked at
     with suppress(OSError, KeyError):
-        number = os.stat(path).st_gid
+        status = os.stat(path)
+        number, mode = status.st_gid, status.st_mode
         name = grp.getgrgid(number).gr_name
+    if number == 0 or mode & 0o060 != 0o060:  # group root would be a gift, and another one may not open it either
+        where = "on the machine itself: " if boxed else ""
+        return f"{where}`sudo chgrp video {path} && sudo chmod 660 {path}`; for good with a udev rule"
     # By number: the name may stand for another group inside, or for none.
     inside = f"""`--group-add {number}`, in compose.yaml `group_add: ["{number}"]`"""
     if boxed:
