@@ -28,8 +28,10 @@ def main() -> int:
             connection.sendall(b"GET /health HTTP/1.0\r\n\r\n")
             while part := connection.recv(65536):
                 answer += part
-                if len(answer) > LARGEST or time.monotonic() > due:
+                left = due - time.monotonic()
+                if len(answer) > LARGEST or left <= 0:
                     raise ValueError("it answers without end")
+                connection.settimeout(left)
         head, _, body = answer.partition(b"\r\n\r\n")
         status = head.split(None, 2)[1:2]
         if status != [b"200"]:

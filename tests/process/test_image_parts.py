@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import os
 import re
@@ -9,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -224,6 +226,28 @@ def test_who_says_nothing_is_not_waited_for() -> None:
         status, said, complaint = health(CAMDOCK_PORT=str(silent.getsockname()[1]))
     assert (status, complaint) == (1, "")
     assert "timed out" in said
+
+
+def test_who_stops_in_the_middle_is_not_given_the_whole_time_anew() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, contextlib.ExitStack() as kept:
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            kept.enter_context(connection)
+            if not over.wait(2):
+                connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+
+        over = threading.Event()
+        thread = threading.Thread(target=serve)
+        thread.start()
+        began = time.monotonic()
+        status, said, complaint = health(CAMDOCK_PORT=str(listener.getsockname()[1]))
+        took = time.monotonic() - began
+        over.set()
+        thread.join()
+    assert (status, complaint) == (1, "")
+    assert "timed out" in said
+    assert took < 4, "2.5 s, and the start of an interpreter; 4.5 s with the time given anew"
 
 
 def test_who_speaks_without_end_is_not_listened_to_for_ever() -> None:
