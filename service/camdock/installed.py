@@ -76,11 +76,22 @@ def _marks(place: str, names: Collection[str], mark: Callable[[str], bytes]) -> 
         elif stem in names or suffix == "libs":
             # Its own times say nothing: the first import writes __pycache__ into it.
             yield f"{entry.path}\n".encode("utf-8", "surrogateescape")
-            for folder, below, files in os.walk(entry.path):
-                below[:] = sorted(name for name in below if name != "__pycache__")
+            linked: set[str] = set()  # where links have led: one that leads round is followed once
+            for folder, below, files in os.walk(entry.path, followlinks=True):
+                below[:] = sorted(
+                    name for name in below if name != "__pycache__" and _is_new(f"{folder}/{name}", linked)
+                )
                 for file in sorted(files):
                     if ".so" in file or file == "version.py":
                         yield mark(f"{folder}/{file}")
+
+
+def _is_new(folder: str, linked: set[str]) -> bool:
+    if not os.path.islink(folder):
+        return True
+    before = len(linked)
+    linked.add(os.path.realpath(folder))
+    return len(linked) > before
 
 
 def _mark(path: str) -> bytes:

@@ -119,6 +119,19 @@ def test_a_link_that_leads_nowhere_does_not_keep_the_rest_from_being_looked_at(
     assert shipped or after != before, "one of them has a name that is asked for"
 
 
+@pytest.mark.parametrize("shipped", [False, True])
+def test_a_folder_that_a_package_links_to_counts_and_a_link_round_ends(
+    place: Path, tmp_path: Path, *, shipped: bool
+) -> None:
+    apart = tmp_path / "apart"
+    apart.mkdir()
+    (place / "grain" / "linked").symlink_to(apart)
+    (apart / "back").symlink_to(place / "grain")
+    before = fingerprint(NAMES, shipped=shipped)
+    (apart / "_more.abi3.so").touch()
+    assert fingerprint(NAMES, shipped=shipped) != before
+
+
 # --- the file of answers ----------------------------------------------------------------------------------------------
 
 
