@@ -188,7 +188,7 @@ def test_run_and_compose_file_agree(machine: Path) -> None:
     words = shlex.split(devices.run(devices.look(machine)))
     for tmpfs in service["tmpfs"]:
         assert tmpfs in words
-    for word in ("--init", "--read-only", "--cap-drop", "ALL", "no-new-privileges", str(service["pids_limit"])):
+    for word in ("--read-only", "--cap-drop", "ALL", "no-new-privileges", str(service["pids_limit"])):
         assert word in words
     assert {*service["device_cgroup_rules"], *service["group_add"]} == set(devices.IN_COMPOSE[:2])
     assert devices.IN_COMPOSE[2] in service["volumes"]
