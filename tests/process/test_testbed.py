@@ -1,4 +1,4 @@
-"""tests/testbed/engine.sh where it cannot help: what it says then, and that it says it at once.
+"""tests/testbed/engine.sh and vm.sh where they cannot help: what they say then, and that they say it at once.
 
 The docker and dockerd here do nothing but what the real ones do in that case: they complain and end.
 """
@@ -62,3 +62,14 @@ def test_an_engine_that_ends_at_once_is_not_waited_for_and_its_words_are_shown(s
     assert done.returncode == 1
     assert STALE in done.stderr
     assert "it was started and does not answer" in done.stderr
+
+
+def test_another_processor_is_named_before_anything_is_made(tmp_path: Path) -> None:
+    """linux32: `uname -m` answers i686 on x86-64, armv8l on aarch64."""
+    done = subprocess.run(
+        ["linux32", ROOT / "tests/testbed/vm.sh", "trixie"], env={**os.environ, "CAMDOCK_TEST_CACHE": str(tmp_path)},
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "x86-64" in done.stderr
+    assert list(tmp_path.iterdir()) == []
