@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.tools.containers import ROOT, docker, inspect
 from tests.tools.service import free_port
 
-ROOT = Path(__file__).resolve().parents[2]
 IMAGE = "camdock-compose:test"  # not camdock:current, which other tests may be using
 UP_S = 900  # the first build fetches and installs everything
 
@@ -27,13 +27,6 @@ def clone(folder: Path) -> Path:
     """`git clone` of what is committed here, into a folder that is not there yet."""
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True, timeout=60)
     return folder
-
-
-def docker(*arguments: str, within_s: float = 60) -> str:
-    """What `docker ARGUMENTS` prints; fails with what it says."""
-    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=within_s, check=False)
-    assert done.returncode == 0, f"docker {' '.join(arguments)}: {done.stderr}"
-    return done.stdout.strip()
 
 
 @dataclass
@@ -94,17 +87,16 @@ class Project:
 
     def inspect(self) -> dict[str, Any]:
         """`docker inspect` of the container."""
-        found: dict[str, Any] = json.loads(docker("inspect", self.container))[0]
-        return found
+        return inspect(self.container)
 
     def inside(self, *command: str) -> str:
         """What a command prints that runs in the container as its user."""
-        return docker("exec", self.container, *command)
+        return docker("exec", self.container, *command).stdout.strip()
 
     def left_behind(self) -> dict[str, str]:
         """What the engine still has of this project, by kind."""
         label = f"label=com.docker.compose.project={self.name}"
         return {
-            "containers": docker("ps", "--all", "--quiet", "--filter", label),
-            "networks": docker("network", "ls", "--quiet", "--filter", label),
+            "containers": docker("ps", "--all", "--quiet", "--filter", label).stdout.strip(),
+            "networks": docker("network", "ls", "--quiet", "--filter", label).stdout.strip(),
         }

@@ -20,8 +20,9 @@ import pytest
 import yaml
 
 from camdock.devices import Found, Node, compose
-from tests.image.compose import IMAGE, ROOT, UP_S, Project, clone, docker, plain_environment
+from tests.image.compose import IMAGE, UP_S, Project, clone, plain_environment
 from tests.tools import build
+from tests.tools.containers import ROOT, docker, inspect
 from tests.tools.service import Viewer, free_port, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -363,9 +364,9 @@ def test_the_printed_run_command_runs(running: Project) -> None:
         subprocess.run(["sh", "-c", command], check=True, capture_output=True, timeout=60)
 
         def healthy() -> bool:
-            return docker("inspect", "--format", "{{.State.Health.Status}}", name) == "healthy"
+            return bool(inspect(name)["State"]["Health"]["Status"] == "healthy")
 
-        until(healthy, 60, lambda: docker("logs", name))
+        until(healthy, 60, lambda: docker("logs", name).stderr)
         assert get(port, "/snapshot")[0] == 200
     finally:
         subprocess.run(["docker", "rm", "--force", name], capture_output=True, check=False)
