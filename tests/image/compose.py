@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.tools.containers import ROOT, docker, inspect
+from tests.tools.containers import ROOT, docker, inspect, new_name
 from tests.tools.service import free_port
 
-IMAGE = "camdock-compose:test"  # not camdock:current, which other tests may be using
+IMAGE = f"{new_name('compose')}:test"  # not camdock:current, which other tests may be using
 UP_S = 900  # the first build fetches and installs everything
 
 
@@ -33,6 +33,7 @@ def clone(folder: Path) -> Path:
 class Project:
     """compose.yaml in one folder, under a project name and on a port of its own.
 
+    name         what it is for; becomes part of the project's name, which nothing else has
     environment  variables as a person sets them, such as CAMDOCK_TOKEN
     files        further compose files, after compose.yaml
     """
@@ -42,6 +43,9 @@ class Project:
     environment: Mapping[str, str] = field(default_factory=dict)
     files: tuple[str, ...] = ()
     port: int = field(default_factory=free_port)
+
+    def __post_init__(self) -> None:
+        self.name = new_name(self.name)
 
     def run(self, *arguments: str, within_s: float = 60) -> subprocess.CompletedProcess[str]:
         """`docker compose ARGUMENTS`, whatever comes of it."""

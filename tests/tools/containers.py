@@ -65,6 +65,7 @@ def remove_all() -> None:
     ours = re.compile(r"camdock-test-p(\d+)-")
     for listed, removed in (
         (("ps", "--all", "--format", "{{.Names}}"), ("rm", "--force", "--volumes")),
+        (("network", "ls", "--format", "{{.Name}}"), ("network", "rm")),
         (("images", "--format", "{{.Repository}}"), ("rmi", "--force")),
         (("volume", "ls", "--format", "{{.Name}}"), ("volume", "rm", "--force")),
     ):
