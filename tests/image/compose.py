@@ -13,7 +13,7 @@ from typing import Any
 from tests.tools.containers import ROOT, docker, inspect, new_name
 from tests.tools.service import free_port
 
-IMAGE = f"{new_name('compose')}:test"  # not camdock:current, which other tests may be using
+IMAGE = new_name("compose")  # not camdock:current, which other tests may be using
 UP_S = 900  # the first build fetches and installs everything
 
 
