@@ -232,6 +232,7 @@ image: $(TEST) ## Build all images and prove them; IMAGES="current optimized" ch
 device: $(TEST) ## The image with a real V4L2 driver, plugged and unplugged, in a virtual machine
 	@$(SHELL_WORDS)
 	part "test bed" tests/testbed/packages.sh mmdebstrap qemu-system-x86 e2fsprogs openssh-client
+	docker info >/dev/null || exit 1
 	docker image inspect camdock:current >/dev/null 2>&1 || { echo "There is no image camdock:current: make image IMAGES=current" >&2; exit 1; }
 	part "real driver" again $(PY) -m pytest tests/device $(ARGS)
 	exit "$$failed"

@@ -81,7 +81,11 @@ def main() -> int:
     judged = subprocess.run([sys.executable, "-P", "-m", "camdock", "seal", "--all"], check=False)
     wrong = not_as_pinned(pins)
     if judged.returncode == 0 and not wrong:
-        wrong = wrongly_loaded(pins) + not_loading()
+        try:
+            wrong = wrongly_loaded(pins)
+        except ImportError as error:
+            wrong = [str(error)]
+        wrong += not_loading()
     for line in wrong:
         print(f"not as it should be: {line}", file=sys.stderr)
     if wrong or judged.returncode:

@@ -43,6 +43,13 @@ services:
     healthcheck: {disable: true}
 """
 
+# `!override`: further lines of group_add would be added to compose.yaml's.
+NO_GROUP = """
+services:
+  camdock:
+    group_add: !override []
+"""
+
 TRY_NODES = """
 import json, os, sys
 found = {}
@@ -70,10 +77,11 @@ class Contained(Service):
         """What the container logged so far."""
         return self.machine.run("cd camdock && docker compose logs --no-color --no-log-prefix").stdout.decode()
 
-    def up(self, **variables: str) -> None:
-        """`docker compose up` with these variables, as a person types it; waits until the API answers."""
+    def up(self, *files: str, **variables: str) -> None:
+        """`docker compose up` with these further files and variables, as a person types it; waits for the API."""
         given = " ".join(f"{name}='{value}'" for name, value in variables.items())
-        command = f"cd camdock && {given} docker compose -f compose.yaml -f slowly.yaml up --detach --no-build"
+        chosen = " ".join(f"-f {file}" for file in ("compose.yaml", "slowly.yaml", *files))
+        command = f"cd camdock && {given} docker compose {chosen} up --detach --no-build"
         self.machine.done(command, timeout_s=WITHIN_S)
         until(self._answers, WITHIN_S, lambda: f"the service answers; its log:\n{self.log}", every_s=0.5)
 
@@ -132,6 +140,7 @@ def service(part: Part) -> Iterator[Contained]:
             machine.done("modprobe vivid n_devs=1 && udevadm settle")
             machine.copy_in(ROOT / "compose.yaml", "camdock/compose.yaml")
             machine.done("cat >camdock/slowly.yaml", given=SLOWLY.encode())
+            machine.done("cat >camdock/no-group.yaml", given=NO_GROUP.encode())
             yielded = Contained(machine, machine.forward(8000))
         yield yielded
     finally:
@@ -190,9 +199,8 @@ def test_a_driver_that_says_disconnected_in_the_middle_of_a_stream(service: Cont
 
 
 def test_without_the_group_it_says_the_line_that_mends_it(service: Contained, part: Part) -> None:
-    variables = {"CAMDOCK_IMAGE": IMAGE, "CAMDOCK_SOURCE": f"v4l2:{CAMERA}?{SMALL}"}
     with part("without the group: denied"):
-        service.up(**variables, CAMDOCK_VIDEO_GROUP="10001")
+        service.up("no-group.yaml", CAMDOCK_IMAGE=IMAGE, CAMDOCK_SOURCE=f"v4l2:{CAMERA}?{SMALL}")
         reason = service.until_state("offline", within_s=WITHIN_S)["reason"]
     assert reason["code"] == "source_denied"
     assert CAMERA in reason["message"]
@@ -202,7 +210,7 @@ def test_without_the_group_it_says_the_line_that_mends_it(service: Contained, pa
 
 def test_with_that_line_opencv_shows_the_same_device(service: Contained, part: Part) -> None:
     with part("with the group, opencv: pictures"):
-        service.up(CAMDOCK_IMAGE=IMAGE, CAMDOCK_SOURCE=f"opencv:{CAMERA}?{SMALL}", CAMDOCK_VIDEO_GROUP="44")
+        service.up(CAMDOCK_IMAGE=IMAGE, CAMDOCK_SOURCE=f"opencv:{CAMERA}?{SMALL}")
         pictures = service.pictures()
     assert Image.open(io.BytesIO(pictures[-1].jpeg)).size == (320, 180)
     assert "OpenCV" in service.camera()["device"]

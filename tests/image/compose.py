@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.tools.containers import ROOT, docker, inspect, new_name
 from tests.tools.service import free_port
 
-ROOT = Path(__file__).resolve().parents[2]
-IMAGE = "camdock-compose:test"  # not camdock:current, which other tests may be using
+IMAGE = new_name("compose")  # not camdock:current, which other tests may be using
 UP_S = 900  # the first build fetches and installs everything
 
 
@@ -29,17 +29,11 @@ def clone(folder: Path) -> Path:
     return folder
 
 
-def docker(*arguments: str, within_s: float = 60) -> str:
-    """What `docker ARGUMENTS` prints; fails with what it says."""
-    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=within_s, check=False)
-    assert done.returncode == 0, f"docker {' '.join(arguments)}: {done.stderr}"
-    return done.stdout.strip()
-
-
 @dataclass
 class Project:
     """compose.yaml in one folder, under a project name and on a port of its own.
 
+    name         what it is for; becomes part of the project's name, which nothing else has
     environment  variables as a person sets them, such as CAMDOCK_TOKEN
     files        further compose files, after compose.yaml
     """
@@ -49,6 +43,9 @@ class Project:
     environment: Mapping[str, str] = field(default_factory=dict)
     files: tuple[str, ...] = ()
     port: int = field(default_factory=free_port)
+
+    def __post_init__(self) -> None:
+        self.name = new_name(self.name)
 
     def run(self, *arguments: str, within_s: float = 60) -> subprocess.CompletedProcess[str]:
         """`docker compose ARGUMENTS`, whatever comes of it."""
@@ -94,17 +91,16 @@ class Project:
 
     def inspect(self) -> dict[str, Any]:
         """`docker inspect` of the container."""
-        found: dict[str, Any] = json.loads(docker("inspect", self.container))[0]
-        return found
+        return inspect(self.container)
 
     def inside(self, *command: str) -> str:
         """What a command prints that runs in the container as its user."""
-        return docker("exec", self.container, *command)
+        return docker("exec", self.container, *command).stdout.strip()
 
     def left_behind(self) -> dict[str, str]:
         """What the engine still has of this project, by kind."""
         label = f"label=com.docker.compose.project={self.name}"
         return {
-            "containers": docker("ps", "--all", "--quiet", "--filter", label),
-            "networks": docker("network", "ls", "--quiet", "--filter", label),
+            "containers": docker("ps", "--all", "--quiet", "--filter", label).stdout.strip(),
+            "networks": docker("network", "ls", "--quiet", "--filter", label).stdout.strip(),
         }

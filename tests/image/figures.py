@@ -101,21 +101,28 @@ def main() -> int:
     parser.add_argument("--starts", type=int, default=10, help="of each image (default 10)")
     parser.add_argument("images", nargs="*", default=["camdock:current", "camdock:optimized", "camdock:numpy1"])
     given = parser.parse_args()
-    build_plain()
     images = [*given.images, PLAIN]
+    build_plain()
+    try:
+        measure(images, given.starts)
+    finally:
+        docker("image", "rm", PLAIN)
+    return 0
+
+
+def measure(images: list[str], starts: int) -> None:
+    """Start each in turn, and print the table."""
     times: dict[str, list[tuple[float, float, float]]] = {image: [] for image in images}
-    for turn in range(given.starts):
+    for turn in range(starts):
         for image in images:
             times[image].append(start(image))
-        print(f"{turn + 1} of {given.starts}", end="\r", file=sys.stderr, flush=True)
+        print(f"{turn + 1} of {starts}", end="\r", file=sys.stderr, flush=True)
     print("| image | above its base, unpacked | to /health | to the first picture | to stop |")
     print("| --- | --- | --- | --- | --- |")
     for image in images:
         above = (size(image) - size(base_of(image))) / 1e6
         medians = (statistics.median(column) for column in zip(*times[image], strict=True))
         print(f"| `{image}` | {above:.0f} MB | " + " | ".join(f"{value:.2f} s" for value in medians) + " |")
-    docker("image", "rm", PLAIN)
-    return 0
 
 
 if __name__ == "__main__":

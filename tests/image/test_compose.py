@@ -20,8 +20,9 @@ import pytest
 import yaml
 
 from camdock.devices import Found, Node, compose
-from tests.image.compose import IMAGE, ROOT, UP_S, Project, clone, docker, plain_environment
+from tests.image.compose import IMAGE, UP_S, Project, clone, plain_environment
 from tests.tools import build
+from tests.tools.containers import ROOT, docker, inspect, new_name
 from tests.tools.service import Viewer, free_port, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -49,14 +50,12 @@ EPERM, ENXIO, ENODEV, EACCES = 1, 6, 19, 13
 
 
 @pytest.fixture(scope="module", autouse=True)
-def engine() -> Iterator[None]:
-    """A Docker engine with Compose v2; its image of ours is removed at the end."""
+def engine(engine: None) -> None:
+    """A Docker engine with Compose v2."""
     looked = subprocess.run([str(ROOT / "docker/up.sh"), "--check"], capture_output=True, text=True, check=False)
     if looked.returncode != 0:
         assert os.environ.get("CI") != "true", f"CI=true, and {looked.stderr}"
         pytest.skip(looked.stderr)
-    yield
-    subprocess.run(["docker", "rmi", "--force", IMAGE], capture_output=True, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +77,7 @@ def started(project: Project) -> Iterator[Project]:
 @pytest.fixture(scope="module")
 def running(checkout: Path) -> Iterator[Project]:
     """One that several tests look at and leave as it is."""
-    with started(Project(checkout, "camdock-compose-shared")) as project:
+    with started(Project(checkout, "shared")) as project:
         yield project
 
 
@@ -103,7 +102,7 @@ def get(port: int, path: str, **headers: str) -> tuple[int, bytes]:
 
 
 def test_a_fresh_clone_is_up_and_healthy_gives_pictures_and_leaves_nothing(tmp_path: Path) -> None:
-    project = Project(clone(tmp_path / "camdock"), "camdock-compose-fresh")
+    project = Project(clone(tmp_path / "camdock"), "fresh")
     try:
         project.up()
         assert project.inspect()["State"]["Health"]["Status"] == "healthy"
@@ -124,23 +123,23 @@ def test_a_fresh_clone_is_up_and_healthy_gives_pictures_and_leaves_nothing(tmp_p
 
 
 def test_compose_finds_nothing_to_say_about_the_files(checkout: Path) -> None:
-    service = Project(checkout, "camdock-compose-plain").config()["services"]["camdock"]
+    service = Project(checkout, "plain").config()["services"]["camdock"]
     assert "privileged" not in service
     assert "devices" not in service
-    pi = Project(checkout, "camdock-compose-pi", files=("compose.pi.yaml",)).config()["services"]["camdock"]
+    pi = Project(checkout, "pi", files=("compose.pi.yaml",)).config()["services"]["camdock"]
     assert "privileged" not in pi
     assert "/run/udev" in {volume["source"] for volume in pi["volumes"]}
 
 
 def environment_of(checkout: Path, **variables: str) -> dict[str, str]:
     """The container's environment as these variables make it."""
-    project = Project(checkout, "camdock-compose-read", variables)
+    project = Project(checkout, "read", variables)
     found: dict[str, str] = project.config()["services"]["camdock"]["environment"]
     return found
 
 
 def test_only_loopback_is_published_and_only_there_no_token_is_asked_for(checkout: Path) -> None:
-    (port,) = Project(checkout, "camdock-compose-read").config()["services"]["camdock"]["ports"]
+    (port,) = Project(checkout, "read").config()["services"]["camdock"]["ports"]
     assert port["host_ip"] == "127.0.0.1"
     assert environment_of(checkout)["CAMDOCK_AUTH"] == "off"
     assert "CAMDOCK_AUTH" not in environment_of(checkout, CAMDOCK_HOST="0.0.0.0")
@@ -162,7 +161,7 @@ def test_a_variable_reaches_the_service_as_it_was_written(checkout: Path) -> Non
 
 
 def test_opened_to_the_network_without_a_token_nothing_is_served_and_the_log_says_why(checkout: Path) -> None:
-    project = Project(checkout, "camdock-compose-open", {"CAMDOCK_HOST": "0.0.0.0"})
+    project = Project(checkout, "open", {"CAMDOCK_HOST": "0.0.0.0"})
     try:
         assert project.run("up", "--detach", "--wait", within_s=900).returncode != 0
         assert "opens the cameras to the network, so nothing was started" in project.log
@@ -174,7 +173,7 @@ def test_opened_to_the_network_without_a_token_nothing_is_served_and_the_log_say
 
 def test_with_a_token_it_is_asked_for_and_any_name_is_served(checkout: Path) -> None:
     opened = {"CAMDOCK_HOST": "0.0.0.0", "CAMDOCK_TOKEN": "a-long-secret"}
-    with started(Project(checkout, "camdock-compose-token", opened)) as project:
+    with started(Project(checkout, "token", opened)) as project:
         assert get(project.port, "/snapshot")[0] == 401
         assert get(project.port, "/snapshot?token=a-long-secret", Host="camera.lan")[0] == 200
 
@@ -269,7 +268,7 @@ def test_a_camera_plugged_in_later_opens_and_nothing_else_does(running: Project)
 @pytest.mark.usefixtures("as_root")
 def test_the_wide_rule_for_a_pi_opens_what_the_group_may_and_no_disk_memory_or_keyboard(checkout: Path) -> None:
     mine = f"camdock-{os.getpid()}"
-    with started(Project(checkout, "camdock-compose-pi", files=("compose.pi.yaml",))) as project:
+    with started(Project(checkout, "pi", files=("compose.pi.yaml",))) as project:
         with (
             node(f"{mine}-media", 250, 250, group=44, mode=0o660) as media,
             node(f"{mine}-input", 13, 250, group=104, mode=0o660) as keyboard,
@@ -291,7 +290,7 @@ def test_the_wide_rule_for_a_pi_opens_what_the_group_may_and_no_disk_memory_or_k
 
 
 def test_it_stops_in_time_with_a_stream_open_and_keeps_its_settings(checkout: Path) -> None:
-    with started(Project(checkout, "camdock-compose-life")) as project:
+    with started(Project(checkout, "life")) as project:
         assert ask(project.port, "PUT", "/cameras/camera/settings", {"exposure_us": 12345})[0] == 200
         with Viewer(project.port, "/stream", 10, {}) as viewer:
             viewer.take(3)
@@ -322,7 +321,7 @@ def devices(checkout: Path, *arguments: str) -> str:
 def test_the_printed_override_is_read_by_itself_and_the_service_is_well_with_it(tmp_path: Path) -> None:
     folder = clone(tmp_path / "camdock")
     (folder / "compose.override.yaml").write_text(devices(folder))
-    project = Project(folder, "camdock-compose-override")
+    project = Project(folder, "override")
     service = project.config()["services"]["camdock"]
     written = yaml.safe_load((folder / "compose.override.yaml").read_text("utf-8"))["services"]["camdock"]
     for key, entries in written.items():
@@ -344,14 +343,14 @@ def test_a_pis_override_is_clean_beside_compose_yaml(tmp_path: Path) -> None:
         "Raspberry Pi 5 Model B Rev 1.0", True, {"video": 44, "render": 992},
     )  # fmt: skip
     (folder / "compose.override.yaml").write_text(compose(found))
-    service = Project(folder, "camdock-compose-override").config()["services"]["camdock"]
+    service = Project(folder, "override").config()["services"]["camdock"]
     assert service["device_cgroup_rules"] == ["c 81:* rw", "c 237:* rw", "c 251:* rw"]
     assert service["group_add"] == ["44", "992"]
     assert {volume["source"] for volume in service["volumes"]} == {"/dev", "settings", "captures", "/run/udev"}
 
 
 def test_the_printed_run_command_runs(running: Project) -> None:
-    name, port = "camdock-compose-run", free_port()
+    name, port = new_name("run"), free_port()
     command = devices(running.folder, "--run")
     for old, new in (
         ("--name camdock ", f"--name {name} "), ("127.0.0.1:8000:", f"127.0.0.1:{port}:"),
@@ -363,9 +362,9 @@ def test_the_printed_run_command_runs(running: Project) -> None:
         subprocess.run(["sh", "-c", command], check=True, capture_output=True, timeout=60)
 
         def healthy() -> bool:
-            return docker("inspect", "--format", "{{.State.Health.Status}}", name) == "healthy"
+            return bool(inspect(name)["State"]["Health"]["Status"] == "healthy")
 
-        until(healthy, 60, lambda: docker("logs", name))
+        until(healthy, 60, lambda: docker("logs", name).stderr)
         assert get(port, "/snapshot")[0] == 200
     finally:
         subprocess.run(["docker", "rm", "--force", name], capture_output=True, check=False)
@@ -456,7 +455,7 @@ def test_an_engine_without_compose_v2_is_told_what_to_install() -> None:
 
 
 def test_make_up_says_where_the_pictures_are_and_ctrl_c_ends_it(checkout: Path, tmp_path: Path) -> None:
-    project = Project(checkout, "camdock-compose-make")
+    project = Project(checkout, "make")
     said = tmp_path / "said"
     with said.open("wb") as out:
         process = subprocess.Popen(

@@ -16,7 +16,7 @@ from testinfra.host import Host
 
 import camdock
 from tests.image.conftest import Image
-from tests.tools.containers import Container, docker, variables
+from tests.tools.containers import Container, docker, inspect, variables
 
 COMPILED = {"numpy": "numpy", "opencv-python-headless": "cv2", "simplejpeg": "simplejpeg", "pillow": "PIL"}
 VENV = "/opt/camdock/venv"
@@ -188,6 +188,14 @@ def test_nothing_that_compiles_and_no_cache_is_left(host: Host, walked: dict[str
     assert not host.file("/usr/include/stdio.h").exists
     debian = {f"/var/cache/debconf/{name}.dat" for name in ("config", "passwords", "templates")}
     assert set(walked["left"]) <= debian | {"/var/cache/apt/archives/lock"}
+
+
+def test_what_it_adds_to_its_base_is_no_more_than_promised(image: Image) -> None:
+    """Unpacked. What an image should not carry shows here, wherever it is."""
+    most_mb = {"current": 370, "optimized": 250, "numpy1": 415}
+    base = inspect(image.about["Config"]["Labels"]["org.opencontainers.image.base.name"])
+    added_mb = (image.about["Size"] - base["Size"]) / 1e6
+    assert added_mb <= most_mb[image.name]
 
 
 def test_every_module_is_byte_compiled_once(walked: dict[str, list[str]]) -> None:

@@ -76,6 +76,22 @@ def test_a_pin_that_is_missing_stops_the_build(engine: None, tmp_path: Path) -> 
     assert "is installed and has no pin" in built.log
 
 
+def test_a_library_that_is_not_there_stops_the_build_and_is_named(engine: None, tmp_path: Path) -> None:
+    """Versions and ABI are right: only loading it shows."""
+    image_named("current")
+    folder = context(tmp_path / "context")
+    file = folder / "Dockerfile"
+    before, proof, behind = file.read_text().partition("ARG REVISION=")
+    file.write_text(
+        before + "RUN rm /opt/camdock/venv/lib/python3*/site-packages/opencv*.libs/libavcodec*\n" + proof + behind
+    )
+    built = Built(folder)
+    assert (built.status != 0, built.is_there) == (True, False)
+    assert "not as it should be: libavcodec" in built.log
+    assert "This image is not built" in built.log
+    assert "Traceback" not in built.log
+
+
 def test_a_set_of_pins_that_does_not_exist_is_named_with_those_there_are(engine: None, tmp_path: Path) -> None:
     folder = context(tmp_path / "context")
     # Debian's stages are named like the sets, so a wrong name ends before anything runs, unless it is an image's.

@@ -6,12 +6,12 @@ import hashlib
 import os
 import subprocess
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.image.conftest import Image
+from tests.image.conftest import IMAGES, Image, image_named
 from tests.tools.containers import ROOT, context, docker, inspect, new_name
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -95,28 +95,24 @@ def differences(one: dict[str, tuple[object, ...]], other: dict[str, tuple[objec
     }
 
 
-@pytest.fixture
-def twice(image: Image, tmp_path: Path, revision: str) -> Callable[[], dict[str, object]]:
-    """Build again from nothing; what differs from the image that is there."""
+# The others take a minute or two more each: on request (CAMDOCK_TEST_ALL=1).
+TWICE = list(IMAGES) if os.environ.get("CAMDOCK_TEST_ALL") == "1" else ["current"]
 
-    def again(first: str | None = None) -> dict[str, object]:
+
+@pytest.mark.parametrize("name", TWICE)
+def test_two_builds_of_one_commit_have_the_same_files(engine: None, name: str, tmp_path: Path, revision: str) -> None:
+    image = image_named(name)
+
+    def again(first: str) -> dict[str, object]:
+        """Build from nothing; what differs from that image."""
         built = image.built(ROOT, no_cache=True, REVISION=revision).done()
-        first = first or image.tag
         packages = [docker("run", "--rm", tag, "dpkg-query", "--show").stdout for tag in (first, built.tag)]
         # The image that is there may be older than Debian's last update: then that one more is built from nothing.
-        return (
-            differences(content(first, tmp_path), content(built.tag, tmp_path))
-            if len(set(packages)) == 1
-            else again(built.tag)
-        )
+        if len(set(packages)) > 1:
+            return again(built.tag)
+        return differences(content(first, tmp_path), content(built.tag, tmp_path))
 
-    return again
-
-
-def test_two_builds_of_one_commit_have_the_same_files(image: Image, twice: Callable[[], dict[str, object]]) -> None:
-    if image.name != "current" and os.environ.get("CAMDOCK_TEST_ALL") != "1":
-        pytest.skip("on request (CAMDOCK_TEST_ALL=1): it builds everything from nothing, for a minute or two")
-    found = twice()
+    found = again(image.tag)
     unexpected = {path: what for path, what in found.items() if path not in DIFFERS}
     assert unexpected == {}
     assert set(DIFFERS) <= set(found), "does not differ any more: take it off the list"

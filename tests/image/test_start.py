@@ -47,6 +47,12 @@ def test_the_engine_finds_it_healthy(service: Container) -> None:
     )  # fmt: skip
 
 
+def test_the_engine_notices_within_a_minute_that_it_is_not_well(image: Image) -> None:
+    asked = image.about["Config"]["Healthcheck"]
+    seconds = (asked["Interval"] + asked["Timeout"]) * asked["Retries"] / 1e9
+    assert 0 < seconds <= 60
+
+
 def test_no_shell_is_between_the_signals_and_the_service(image: Image, service: Container) -> None:
     config = image.about["Config"]
     assert (config["Entrypoint"], config["Cmd"]) == (["tini", "--"], ["camdock"])

@@ -59,7 +59,8 @@ for name in "$@"; do
       trust+=(--customize-hook="copy-in $file /usr/local/share/ca-certificates")
     done
     # shellcheck disable=SC2016  # $1 is mmdebstrap's: the folder of the new system
-    if ! mmdebstrap --quiet --variant=minbase \
+    # In a session of its own: one that fails hangs up on its whole process group, which would be us, make and all above.
+    if ! setsid --wait mmdebstrap --quiet --variant=minbase \
       --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-include=/usr/share/doc/*/copyright' \
       --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/info/*' \
       --dpkgopt='path-exclude=/usr/share/locale/*' --dpkgopt='path-exclude=/usr/share/lintian/*' \

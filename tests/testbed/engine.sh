@@ -25,15 +25,18 @@ installs() { # installs PACKAGE...: with apt, quietly unless that fails
     fail "apt-get could not install $*"
   fi
 }
-can_install() { [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; }
 
 start_engine() {
-  local packages=() missing=()
-  command -v docker >/dev/null || packages+=(docker.io)
-  command -v dockerd >/dev/null || packages+=(docker.io)
+  if [ "$(id -u)" != 0 ]; then
+    # It tells an engine that this user may not use from one that is stopped or missing.
+    "$(dirname "$0")/../../docker/up.sh" --check || true
+    fail "no Docker engine answers this user, and installing or starting one takes root"
+  fi
+  local packages=() daemon='' waited
+  command -v docker >/dev/null && command -v dockerd >/dev/null || packages+=(docker.io)
   command -v iptables >/dev/null || packages+=(iptables)
   if [ ${#packages[@]} != 0 ]; then
-    can_install || fail "no Docker engine answers, and installing one takes root and apt: apt install docker.io iptables"
+    command -v apt-get >/dev/null || fail "no Docker engine answers, and there is no apt to install one: ${packages[*]}"
     # Debian 13 has the client in a package of its own.
     if [ -n "$(apt-cache --quiet=2 madison docker-cli 2>/dev/null)" ]; then packages+=(docker-cli); fi
     say "installing ${packages[*]} ..."
@@ -43,21 +46,20 @@ start_engine() {
   fi
   if [ -d /run/systemd/system ]; then
     systemctl start docker
-  elif [ "$(id -u)" != 0 ]; then
-    fail "no Docker engine answers: start it as root (dockerd), or let this user use it (group docker)"
   else
     mkdir -p "$cache/engine"
     # Under the lock's descriptor nobody else could ever take the lock again: 9 stays here.
     setsid dockerd --data-root "$cache/engine/data" >"$cache/engine/log" 2>&1 </dev/null 9>&- &
+    daemon=$!
   fi
-  local waited
   for ((waited = 0; waited < 600; waited++)); do
     answers && return
+    [ -z "$daemon" ] || kill -0 "$daemon" 2>/dev/null || break # it has ended: its log says why
     sleep 0.1 # nothing tells when an engine begins to answer
   done
   tail -n 20 "$cache/engine/log" >&2 || true
   docker info >&2 || true
-  fail "it was started and does not answer after 60 s"
+  fail "it was started and does not answer"
 }
 
 get_plugins() { # from Debian 13, without a line of it in this machine's APT configuration

@@ -48,7 +48,8 @@ for name in "$@"; do
     began=$EPOCHSECONDS
     log=$(mktemp)
     # Documentation and translations are two thirds of such a root and no test reads them.
-    if ! mmdebstrap --quiet --variant=minbase --include="$packages" \
+    # In a session of its own: see bases.sh.
+    if ! setsid --wait mmdebstrap --quiet --variant=minbase --include="$packages" \
       --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
       --dpkgopt='path-exclude=/usr/share/locale/*' \
       "$name" "$cache/.half-$name" ${mirror:+"$mirror"} >"$log" 2>&1; then

@@ -2,7 +2,7 @@
 # Virtual machines with a kernel of their own, an SSH server and the V4L2 test driver `vivid`. Prints the folder of each
 # machine asked for, making it first where it is not there yet.
 #
-#   tests/testbed/vm.sh trixie trixie-engine   as root; needs mmdebstrap, mkfs.ext4, ssh-keygen (packages.sh), not QEMU
+#   tests/testbed/vm.sh trixie trixie-engine   as root, on x86-64; needs mmdebstrap, mkfs.ext4, ssh-keygen, not QEMU
 #
 #   trixie           Debian 13: systemd, sshd, Python, sudo, v4l2-ctl
 #   trixie-engine    the same with Debian's Docker engine and compose, started at boot
@@ -75,6 +75,10 @@ if [ $# = 0 ]; then
   exit 2
 fi
 for name in "$@"; do contents "$name" >/dev/null; done
+if [ "$(uname -m)" != x86_64 ]; then
+  echo "vm.sh: these machines are x86-64 ones, made on one; this is $(uname -m)" >&2
+  exit 1
+fi
 
 half=
 explain() { # when a step has failed: its words, and nothing half-made
@@ -110,8 +114,9 @@ for name in "$@"; do
       [ ! -e "$file" ] || trust+=(--essential-hook="copy-in $file /usr/local/share/ca-certificates")
     done
     # MODULES=list: the initrd holds what mounts the root file system, not every driver: less to unpack at each boot.
+    # In a session of its own: see bases.sh.
     # shellcheck disable=SC2016 # $1 is the root file system, for the shell that mmdebstrap starts
-    mmdebstrap --quiet --variant=minbase --include="$(contents "$name")" \
+    setsid --wait mmdebstrap --quiet --variant=minbase --include="$(contents "$name")" \
       --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
       --dpkgopt='path-exclude=/usr/share/locale/*' \
       --essential-hook='mkdir -p "$1/etc/initramfs-tools/conf.d" "$1/usr/local/share/ca-certificates"' \

@@ -65,6 +65,7 @@ def remove_all() -> None:
     ours = re.compile(r"camdock-test-p(\d+)-")
     for listed, removed in (
         (("ps", "--all", "--format", "{{.Names}}"), ("rm", "--force", "--volumes")),
+        (("network", "ls", "--format", "{{.Name}}"), ("network", "rm")),
         (("images", "--format", "{{.Repository}}"), ("rmi", "--force")),
         (("volume", "ls", "--format", "{{.Name}}"), ("volume", "rm", "--force")),
     ):
@@ -186,9 +187,9 @@ class Container(Asked):
         return int(docker("wait", self.name).stdout)
 
     def stop(self) -> tuple[int, float]:
-        """SIGTERM; returns the exit status, and how many seconds it took."""
+        """`docker stop`, with the signal that the image asks for; the exit status, and how many seconds it took."""
         began = time.monotonic()
-        docker("kill", "--signal", "TERM", self.name)
+        docker("stop", self.name)
         return self.wait(), time.monotonic() - began
 
     def run(self, *words: str, user: str = "", check: bool = True) -> subprocess.CompletedProcess[str]:
