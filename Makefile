@@ -225,7 +225,8 @@ image: $(TEST) ## Build all images and prove them; IMAGES="current optimized" ch
 	[ "$$failed" = 0 ] || exit 1
 	docker images --format '{{.Repository}}:{{.Tag}} {{.Size}}' "$(REPOSITORY)" | sort
 	export CAMDOCK_TEST_IMAGES="$(IMAGES)" CAMDOCK_TEST_REPOSITORY="$(REPOSITORY)" CAMDOCK_TEST_REVISION="$$revision"
-	part "tests of the images" again $(PY) -m pytest tests/image $(ARGS)
+	# Most of them wait for an engine: two files at once take two thirds of the time.
+	part "tests of the images" again $(PY) -m pytest tests/image $(ARGS) -- -n 2 --dist loadfile
 	exit "$$failed"
 
 .PHONY: device
