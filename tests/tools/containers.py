@@ -98,14 +98,12 @@ class Built:
     tag                   the image, when there is one
     """
 
-    def __init__(
-        self, folder: Path, *, dockerfile: str = "Dockerfile", no_cache: bool = False, **arguments: str
-    ) -> None:
+    def __init__(self, folder: Path, *, dockerfile: str = "Dockerfile", **arguments: str) -> None:
         self.tag = new_name()
         words = [word for name, value in arguments.items() for word in ("--build-arg", f"{name}={value}")]
         began = time.monotonic()
         done = docker(
-            "build", "--progress=plain", *(["--no-cache"] if no_cache else []), "--tag", self.tag, *words,
+            "build", "--progress=plain", "--tag", self.tag, *words,
             "--file", folder / dockerfile, folder, check=False, within_s=600,
         )  # fmt: skip
         self.seconds = time.monotonic() - began
