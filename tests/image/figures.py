@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import re
 import socket
 import statistics
@@ -20,7 +19,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests.tools.containers import ROOT, docker, inspect
+
 PLAIN = "camdock-figures:plain"
 # What somebody writes who has heard of nothing: no constraints, no trimming, the same base and the same extras.
 PLAIN_DOCKERFILE = """
@@ -35,20 +35,14 @@ CMD ["/venv/bin/camdock"]
 WITHIN_S = 60.0
 
 
-def docker(*words: str, given: str | None = None) -> str:
-    """What docker prints; raises CalledProcessError."""
-    done = subprocess.run(["docker", *words], check=True, input=given, capture_output=True, text=True)
-    return done.stdout.strip()
-
-
 def size(image: str) -> int:
     """Bytes unpacked."""
-    return int(docker("image", "inspect", "--format", "{{.Size}}", image))
+    return int(inspect(image)["Size"])
 
 
 def base_of(image: str) -> str:
     """The image it was made from, by its label."""
-    labels = json.loads(docker("image", "inspect", "--format", "{{json .Config.Labels}}", image)) or {}
+    labels = inspect(image)["Config"]["Labels"] or {}
     return str(labels.get("org.opencontainers.image.base.name", "debian:trixie-slim"))
 
 
@@ -72,9 +66,11 @@ def start(image: str) -> tuple[float, float, float]:
     """Seconds to the first /health, to the first whole picture, and from `docker stop` to its end."""
     began = time.monotonic()
     deadline = began + WITHIN_S
-    container = docker("run", "--detach", "--rm", "--publish", "127.0.0.1::8000", "--env", "CAMDOCK_AUTH=off", image)
+    container = docker(
+        "run", "--detach", "--rm", "--publish", "127.0.0.1::8000", "--env", "CAMDOCK_AUTH=off", image
+    ).stdout.strip()
     try:
-        port = int(docker("port", container, "8000").rpartition(":")[2])
+        port = int(docker("port", container, "8000").stdout.rpartition(":")[2])
         with answer(port, "/health", b"\r\n\r\n", deadline) as head:
             if not re.match(rb"HTTP/1\.1 200 ", head):
                 raise RuntimeError(f"{image}: /health answered {head[:40]!r}")
@@ -92,7 +88,8 @@ def build_plain() -> None:
     with tempfile.TemporaryDirectory() as folder:
         names = ("LICENSE", "README.md", "pyproject.toml", "service")
         subprocess.run(["cp", "-r", *(str(ROOT / name) for name in names), folder], check=True)
-        docker("build", "--tag", PLAIN, "--file", "-", folder, given=PLAIN_DOCKERFILE)
+        Path(folder, "Dockerfile").write_text(PLAIN_DOCKERFILE)
+        docker("build", "--tag", PLAIN, folder, within_s=600)
 
 
 def main() -> int:
