@@ -19,6 +19,7 @@ from camdock.camera import State
 from camdock.errors import SourceMissing
 from camdock.systemd import Systemd, summary
 
+OURS, ANOTHER = str(os.getpid()), str(os.getpid() + 1)  # not in a test's id: each of pytest's workers has its own
 FAST_US = "40000"  # a ping every 20 ms
 
 
@@ -146,7 +147,7 @@ def test_the_summary_counts_the_cameras_and_names_the_dark_ones() -> None:
 # --- the watchdog -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("pid", ["", str(os.getpid())])
+@pytest.mark.parametrize("pid", ["", OURS], ids=["nobody's", "ours"])
 def test_a_blocked_event_loop_is_not_pinged_for(manager: tuple[socket.socket, str], pid: str) -> None:
     listener, address = manager
     told = Systemd.take({"NOTIFY_SOCKET": address, "WATCHDOG_USEC": FAST_US, "WATCHDOG_PID": pid})
@@ -171,15 +172,11 @@ def test_a_blocked_event_loop_is_not_pinged_for(manager: tuple[socket.socket, st
 @pytest.mark.parametrize(
     ("microseconds", "pid", "every_s"),
     [
-        ("30000000", "", 15.0),
-        ("30000000", str(os.getpid()), 15.0),
-        ("30000000", str(os.getpid() + 1), 0),
-        ("30000000", "x", 0),
-        ("", "", 0),
-        ("0", "", 0),
-        ("-5", "", 0),
-        ("soon", "", 0),
-        ("²", "", 0),
+        pytest.param("30000000", "", 15.0, id="nobody's"),
+        pytest.param("30000000", OURS, 15.0, id="ours"),
+        pytest.param("30000000", ANOTHER, 0, id="another's"),
+        pytest.param("30000000", "x", 0, id="no number"),
+        *(pytest.param(text, "", 0, id=f"time {text}") for text in ("", "0", "-5", "soon", "²")),
     ],
 )
 def test_pings_go_out_twice_in_the_time_that_was_given(microseconds: str, pid: str, every_s: float) -> None:
