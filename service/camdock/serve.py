@@ -13,7 +13,6 @@ import logging
 import logging.config
 import os
 import resource
-import signal
 import socket
 import sys
 from collections.abc import Sequence
@@ -161,8 +160,6 @@ def _serve(config: Config, listener: socket.socket) -> int:
     log.info("camdock %s on http://%s:%d", camdock.__version__, shown, port)
     if not config.is_loopback and config.auth == "off":
         log.warning("CAMDOCK_AUTH=off: everybody who reaches this port may look and touch")
-    # Once it has stopped, uvicorn raises the signal again that stopped it; SIGTERM's own answer is no exit status 0.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with contextlib.suppress(KeyboardInterrupt):
+    with contextlib.suppress(KeyboardInterrupt):  # before the server listens for it
         server.run(sockets=[listener])
     return 0

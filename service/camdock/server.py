@@ -7,6 +7,7 @@ tests/process/test_door.py runs on the oldest uvicorn we allow and on the newest
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -152,14 +153,23 @@ class Server(uvicorn.Server):
         self._systemd = systemd
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
-        """From the first driver to the last."""
-        self._owners.start()
+        """From the first driver to the last; for the main thread."""
+        # uvicorn listens for signals later. A KeyboardInterrupt would come up in any callback, and may end there.
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
-            self.config.app = await asyncio.to_thread(self._build)
-        except BaseException:
-            await self._owners.stop()
-            raise
-        await super().serve(sockets)
+            self._owners.start()
+            try:
+                self.config.app = await asyncio.to_thread(self._build)
+            except BaseException:
+                await self._owners.stop()
+                raise
+            if self.should_exit:
+                await self._owners.stop()
+            else:
+                await super().serve(sockets)
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept connections from here on."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -59,6 +60,25 @@ def test_a_camera_is_live_before_there_is_an_application(config: Config, listene
     told.server.run(sockets=[listener])
     assert told.was_ready
     assert ours() <= before, "children stayed"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_the_application_is_built_ends_it(
+    config: Config, listener: socket.socket, number: signal.Signals
+) -> None:
+    owners, told, before = Owners(config), EndsWhenReady(), ours()
+    handlers = [signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)]
+
+    def build() -> Any:
+        until(lambda: len(ours() - before) > 1, 20, "the guard and a worker run")
+        signal.raise_signal(number)
+        return app.build(config, owners)
+
+    told.server = Server(owners, build, told)
+    told.server.run(sockets=[listener])
+    assert not told.was_ready
+    assert ours() <= before, "children stayed"
+    assert [signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)] == handlers
 
 
 def test_an_application_that_cannot_be_built_leaves_no_driver(config: Config, listener: socket.socket) -> None:
