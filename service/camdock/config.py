@@ -20,6 +20,7 @@ from camdock.source import Source, SourceInvalid, parse_sources
 DEFAULT_CAMERA = "camera"
 LONGEST_LINE = 4096  # bytes of a token's file: what is longer is something else
 GOOD_ENOUGH = "8 or more printable ASCII characters without spaces"
+LONGEST_SHOWN = 300  # characters of a value that is refused: a path may be long
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]", "*.localhost")
 
 
@@ -208,7 +209,7 @@ def read_config() -> Config:
             message = mistake["msg"].removeprefix("Value error, ")
             if where:
                 name = where if where.isupper() else f"CAMDOCK_{where.upper()}"
-                shown = "" if where == "token" else f"={str(mistake['input'])[:80]}"
+                shown = "" if where == "token" else f"={str(mistake['input'])[:LONGEST_SHOWN]}"
                 message = f"{name}{shown}: {message}"
             lines.append(message)
         raise ConfigInvalid("\n".join(lines)) from None

@@ -210,29 +210,36 @@ def test_a_viewer_of_a_slow_rendition_that_leaves_gives_its_place_back(plain: Se
         until(lambda: not service.camera()["renditions"], 3, "its place is free")
 
 
-def test_a_rendition_shows_why_too_and_survives_the_end_of_the_pixels_process(
-    start: StartService, tmp_path: Path
-) -> None:
-    gone = tmp_path / "gone"
-    service = start(f"synthetic:?gone={gone}")
-    with service.stream("/stream?width=160") as viewer:
+@pytest.fixture(scope="module", params=["pixels service"])
+def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Service, Path]]:
+    """A running service with a large camera, and one that is unplugged while the file exists."""
+    folder = tmp_path_factory.mktemp("pixels")
+    gone = folder / "gone"
+    sources = f"front=synthetic:?size=1280x720 back=synthetic:?gone={gone}"
+    with Service({"CAMDOCK_SOURCES": sources}, folder) as service:
+        yield service, gone
+
+
+def test_a_rendition_shows_why_too_and_survives_the_end_of_the_pixels_process(two: tuple[Service, Path]) -> None:
+    service, gone = two
+    service.until_state("live", "back")
+    with service.stream("/cameras/back/stream?width=160") as viewer:
         viewer.take(5)
         api = psutil.Process(service.process.pid)
         pixels = next(child for child in api.children() if "camdock.pixelsworker" in child.cmdline())
         pixels.kill()
         assert len(viewer.take(20)) == 20
         gone.touch()
-        service.until_state("offline")
+        service.until_state("offline", "back")
         seen = {jpeg_size(picture.jpeg) for picture in viewer.take(4)}
         assert {width for width, _ in filter(None, seen)} == {160}
         gone.unlink()
-        service.until_state("live")
+        service.until_state("live", "back")
         assert len(viewer.take(10)) == 10
 
 
-def test_a_pixels_process_that_hangs_costs_one_answer(start: StartService, tmp_path: Path) -> None:
-    gone = tmp_path / "gone"
-    service = start(CAMDOCK_SOURCES=f"front=synthetic:?size=1280x720 back=synthetic:?gone={gone}")
+def test_a_pixels_process_that_hangs_costs_one_answer(two: tuple[Service, Path]) -> None:
+    service, gone = two
     service.until_state("live", "front")
     assert service.get("/snapshot?quality=99").status == 200
     api = psutil.Process(service.process.pid)
@@ -245,6 +252,7 @@ def test_a_pixels_process_that_hangs_costs_one_answer(start: StartService, tmp_p
     gone.touch()
     service.until_state("offline", "back")
     until(lambda: service.get("/cameras/back/snapshot?allow_offline=1").status == 200, 5, "and notices are drawn")
+    gone.unlink()
 
 
 def test_a_viewer_without_a_stream_does_not_wake_a_camera(resting: Service) -> None:

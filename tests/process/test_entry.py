@@ -77,7 +77,7 @@ def test_version() -> None:
         pytest.param("v4l2:", "v4l2:/dev/video0", marks=SLOW),
         pytest.param("/dev/video0", "v4l2:/dev/video0", marks=SLOW),
         pytest.param("http://camera/stream", "relay:http://camera/stream", marks=SLOW),
-        ("synthetic:?fsp=3", "did you mean fps?"),
+        pytest.param("synthetic:?fsp=3", "did you mean fps?", marks=SLOW),
         pytest.param("synthetic:?size=huge", "1280x720", marks=SLOW),
         pytest.param("relay:ftp://camera/", "http://", marks=SLOW),
     ],

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -19,6 +18,8 @@ import yaml
 
 from camdock.config import Config
 from tests.tools.service import Service, free_port, until
+
+SHORTEST_PATIENCE_S = 3  # between SIGTERM and the end, streams and all
 
 ROOT = Path(__file__).resolve().parents[2]
 BLUEPRINT = yaml.safe_load((ROOT / "render.yaml").read_text("utf-8"))
@@ -41,7 +42,7 @@ GENERATED = base64.b64encode(b"\xfb\xef\xbe\xff\xff\xff" + bytes(range(26))).dec
 RENDERS = {"RENDER": "true", "RENDER_SERVICE_TYPE": "web", "RENDER_EXTERNAL_HOSTNAME": "camdock.onrender.com"}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def web() -> dict[str, Any]:
     """The one service of the blueprint."""
     (service,) = BLUEPRINT["services"]
@@ -105,38 +106,40 @@ def test_every_variable_is_one_that_the_service_reads(web: dict[str, Any]) -> No
 # --- the service in that environment ----------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def deploy(web: dict[str, Any], tmp_path: Path) -> Iterator[Callable[..., Service]]:
-    """deploy(**set_in_the_dashboard): the service as Render starts it, PORT included; stopped behind the test."""
-    with ExitStack() as stack:
-
-        def begin(**dashboard: str) -> Service:
-            port = free_port()
-            # An empty variable counts as absent: what the rig sets must not be what makes this work.
-            unset = {"CAMDOCK_PORT": "", "CAMDOCK_LINGER_S": ""}
-            given = {**unset, "PORT": str(port), **environment(web), **dashboard}
-            return stack.enter_context(Service(given, tmp_path, port=port))
-
-        yield begin
+def deploy(web: dict[str, Any], folder: Path, **dashboard: str) -> Service:
+    """The service as Render starts it, PORT included, with what a person sets in the dashboard."""
+    port = free_port()
+    # An empty variable counts as absent: what the rig sets must not be what makes this work.
+    unset = {"CAMDOCK_PORT": "", "CAMDOCK_LINGER_S": ""}
+    return Service({**unset, "PORT": str(port), **environment(web), **dashboard}, folder, port=port)
 
 
-def test_the_health_check_is_answered_without_the_token(web: dict[str, Any], deploy: Callable[..., Service]) -> None:
+@pytest.fixture(scope="module", params=["deployed service"])
+def deployed(web: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """Running, with nothing set in the dashboard; it must end before Render loses patience."""
+    with deploy(web, tmp_path_factory.mktemp("deployed")) as service:
+        yield service
+        with service.stream(headers={"Authorization": f"Bearer {GENERATED}"}) as viewer:
+            assert viewer.take(1)
+            took_s = service.stop()
+    assert took_s < SHORTEST_PATIENCE_S
+
+
+def test_the_health_check_is_answered_without_the_token(web: dict[str, Any], deployed: Service) -> None:
     # https://render.com/docs/health-checks: GET with the service's host name in Host; 2xx or 3xx within 5 s is healthy.
-    answer = deploy().get(web["healthCheckPath"], {"Host": RENDERS["RENDER_EXTERNAL_HOSTNAME"]}, timeout_s=5)
+    answer = deployed.get(web["healthCheckPath"], {"Host": RENDERS["RENDER_EXTERNAL_HOSTNAME"]}, timeout_s=5)
     assert (answer.status, answer.json()) == (200, {"status": "alive"})
 
 
-def test_the_service_listens_where_renders_proxy_reaches_it(deploy: Callable[..., Service]) -> None:
+def test_the_service_listens_where_renders_proxy_reaches_it(deployed: Service) -> None:
     # https://render.com/docs/web-services#port-binding: "must bind to a port on host 0.0.0.0"; PORT says which.
-    service = deploy()
-    listening = [c.laddr for c in psutil.Process(service.process.pid).net_connections("inet") if c.status == "LISTEN"]
-    assert listening == [("0.0.0.0", service.port)]
+    listening = [c.laddr for c in psutil.Process(deployed.process.pid).net_connections("inet") if c.status == "LISTEN"]
+    assert listening == [("0.0.0.0", deployed.port)]
 
 
-def test_pictures_are_for_who_has_the_token_that_render_made(deploy: Callable[..., Service]) -> None:
-    service = deploy()
+def test_pictures_are_for_who_has_the_token_that_render_made(deployed: Service) -> None:
     for without in ("/stream", "/snapshot", "/cameras", "/stream?token=", "/stream?token=" + quote(GENERATED[:-2])):
-        answer = service.get(without)
+        answer = deployed.get(without)
         assert (answer.status, answer.json()["code"]) == (401, "token_needed"), without
     bearer = {"Authorization": f"Bearer {GENERATED}"}
     # In an address it should be quoted; people paste it as it is.
@@ -145,29 +148,24 @@ def test_pictures_are_for_who_has_the_token_that_render_made(deploy: Callable[..
         (f"/stream?token={quote(GENERATED, safe='')}", {}),
         (f"/stream?token={GENERATED}", {}),
     ):
-        with service.stream(path, headers=headers) as viewer:
+        with deployed.stream(path, headers=headers) as viewer:
             (picture,) = viewer.take(1)
         assert picture.jpeg.startswith(b"\xff\xd8"), path
 
 
-def test_a_relayed_camera_that_is_away_restarts_nothing(web: dict[str, Any], deploy: Callable[..., Service]) -> None:
+def test_a_relayed_camera_that_is_away_restarts_nothing(web: dict[str, Any], tmp_path: Path) -> None:
     # https://render.com/docs/health-checks: after 60 s without a 2xx the service is restarted.
-    service = deploy(CAMDOCK_SOURCE=f"relay:http://127.0.0.1:{free_port()}/stream")
+    with deploy(web, tmp_path, CAMDOCK_SOURCE=f"relay:http://127.0.0.1:{free_port()}/stream") as service:
 
-    def offline() -> bool:
-        camera = service.get("/cameras/camera", {"Authorization": f"Bearer {GENERATED}"}).json()
-        return bool(camera["state"] == "offline")
+        def offline() -> bool:
+            camera = service.get("/cameras/camera", {"Authorization": f"Bearer {GENERATED}"}).json()
+            return bool(camera["state"] == "offline")
 
-    until(offline, 15, lambda: service.log)
-    assert service.get("/health/ready").status == 503, "the one that must not be asked here"
-    assert service.get(web["healthCheckPath"]).status == 200
+        until(offline, 15, lambda: service.log)
+        assert service.get("/health/ready").status == 503, "the one that must not be asked here"
+        assert service.get(web["healthCheckPath"]).status == 200
 
 
-def test_it_ends_before_render_loses_patience(web: dict[str, Any], deploy: Callable[..., Service]) -> None:
-    service = deploy()
-    with service.stream(headers={"Authorization": f"Bearer {GENERATED}"}) as viewer:
-        assert viewer.take(1)
-        took_s = service.stop()
-    assert took_s < 3
+def test_render_waits_as_long_as_the_service_may_take_to_end(web: dict[str, Any]) -> None:
     # https://render.com/docs/blueprint-spec#maxshutdowndelayseconds: 1 to 300, SIGKILL behind it.
-    assert 3 <= web["maxShutdownDelaySeconds"] <= 300
+    assert SHORTEST_PATIENCE_S <= web["maxShutdownDelaySeconds"] <= 300

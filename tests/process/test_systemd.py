@@ -8,8 +8,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import psutil
 import pytest
@@ -22,23 +24,40 @@ PING_EVERY_S = 0.05
 
 @dataclass
 class Notified(Service):
-    """A service that counts as started when it said so itself."""
+    """A service that counts as started when it said so itself. `said`: its lines so far."""
 
-    listener: socket.socket = field(kw_only=True)
     said: list[str] = field(default_factory=list, kw_only=True)
 
-    def hear(self) -> list[str]:
-        """All that it has said since the start, as lines."""
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                self.said += self.listener.recv(4096).decode().split("\n")
-        return self.said
-
     def _answers(self) -> bool:
-        if self.process.poll() is None and "READY=1" not in self.hear():
+        if self.process.poll() is None and "READY=1" not in self.said:
             return False
         assert super()._answers(), "it says that it serves, and does not"
         return True
+
+
+@contextlib.contextmanager
+def manager(address: Path) -> Iterator[list[str]]:
+    """A service manager that reads as fast as it is told: every line."""
+    said: list[str] = []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(address))
+
+        def listen() -> None:
+            while line := listener.recv(4096).decode():
+                said.extend(line.split("\n"))
+
+        reader = threading.Thread(target=listen)
+        reader.start()
+        try:
+            yield said
+        finally:
+            say(address, "")
+            reader.join()
+
+
+def say(address: Path, text: str) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        sender.sendto(text.encode(), str(address))
 
 
 @pytest.fixture(scope="module", params=["notified service"])
@@ -46,9 +65,7 @@ def notified(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Notified]:
     folder = tmp_path_factory.mktemp("notified")
     (folder / "token").write_text(f" {TOKEN} \nnot this line\n")
     (folder / "gone").touch()
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
-        listener.bind(str(folder / "notify"))
-        listener.setblocking(False)
+    with manager(folder / "notify") as said:
         environment = {
             "CAMDOCK_SOURCES": f"front=synthetic: nest=synthetic:?gone={folder / 'gone'}",
             "CAMDOCK_HOST": "0.0.0.0",
@@ -57,17 +74,18 @@ def notified(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Notified]:
             "NOTIFY_SOCKET": str(folder / "notify"),
             "WATCHDOG_USEC": str(int(2e6 * PING_EVERY_S)),
         }
-        with Notified(environment, folder, listener=listener) as service:
+        with Notified(environment, folder, said=said) as service:
             yield service
             service.signal(signal.SIGTERM)
             assert service.process.wait(10) == 0
-            assert [line for line in service.hear() if line != "WATCHDOG=1"][-2:] == ["STOPPING=1", "STATUS=stopping"]
+            until(lambda: "STATUS=stopping" in said, 5, lambda: f"it said that it stops: {said}")
+            assert [line for line in said if line != "WATCHDOG=1"][-2:] == ["STOPPING=1", "STATUS=stopping"]
             assert TOKEN not in service.log
 
 
 def test_the_manager_is_told_how_the_cameras_are(notified: Notified) -> None:
     line = "STATUS=cameras live: 1 of 2; nest offline (source_missing)"
-    until(lambda: line in notified.hear(), 15, lambda: f"{line}: {notified.said}")
+    until(lambda: line in notified.said, 15, lambda: f"{line}: {notified.said}")
 
 
 def test_no_child_can_speak_for_the_service(notified: Notified) -> None:
@@ -81,12 +99,14 @@ def test_no_child_can_speak_for_the_service(notified: Notified) -> None:
 
 def test_a_service_that_stands_still_is_not_pinged_for(notified: Notified) -> None:
     def pings() -> int:
-        return notified.hear().count("WATCHDOG=1")
+        return notified.said.count("WATCHDOG=1")
 
     before = pings()
     until(lambda: pings() > before + 2, 10, "it is pinged for")
     notified.signal(signal.SIGSTOP)
     until(lambda: psutil.Process(notified.process.pid).status() == psutil.STATUS_STOPPED, 10, "it stands")
+    say(notified.folder / "notify", "STANDS")
+    until(lambda: "STANDS" in notified.said, 10, "all that it had said before is heard")
     stood = pings()
     with pytest.raises(AssertionError, match="not within"):
         until(lambda: pings() > stood, 10 * PING_EVERY_S, "it stands, and pings")
