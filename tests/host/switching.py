@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import jinja2
 
-from tests.tools.containers import ROOT
+from tests.tools.containers import ROOT, context
 from tests.tools.service import until
 from tests.tools.target import Target
 
@@ -43,8 +43,12 @@ def wheel() -> tuple[str, bytes]:
     """The wheel of this checkout: its name and its content."""
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(
-            [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, str(ROOT)], check=True
-        )
+            [
+                sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--disable-pip-version-check",
+                "--wheel-dir", folder, str(context(Path(folder) / "source")),
+            ],
+            check=True,
+        )  # fmt: skip
         (made,) = Path(folder).glob("*.whl")
         return made.name, made.read_bytes()
 
@@ -107,7 +111,12 @@ class Deployed:
         return name
 
     def tool(self, *words: object, expect: int | None = 0) -> dict[str, Any]:
-        """Run the tool; what it answers, as JSON. Fails when its exit status is not the expected one (None: any)."""
+        """Run the tool; what it answers, as JSON. Fails when its exit status is not the expected one (None: any).
+
+        What is to end well has a minute for its first picture: the machine may be busy.
+        """
+        if expect == 0 and str(words[0]).startswith(("switch", "rollback", "gate")):
+            words = (*words, "--appear", 60)
         ended = self.target.run(f"{TOOL} {' '.join(map(str, words))} --json", within_s=200)
         assert expect is None or ended.returncode == expect, f"{ended.returncode}: {ended.stdout}{ended.stderr}"
         told: dict[str, Any] = json.loads(ended.stdout)
@@ -147,7 +156,7 @@ class Outsider(threading.Thread):
 
     def __enter__(self) -> Self:
         self.start()
-        until(lambda: len(self.times) > 10, 20, "the viewer gets pictures")
+        until(lambda: len(self.times) > 10, 60, "the viewer gets pictures")
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -105,8 +105,14 @@ def _parser() -> argparse.ArgumentParser:
     recover.add_argument("--boot", action="store_true", help="before the service is started: do not wait for it")
     verbs.add_parser("gate", parents=[common, look], help="only look: does the current release give pictures?")
     pruned = verbs.add_parser("prune", parents=[common], help="remove old releases, and builds that nothing needs")
-    pruned.add_argument("--keep", type=int, default=3, help="so many releases stay; current and previous always; 3")
+    pruned.add_argument("--keep", type=_count, default=3, help="so many releases stay; current and previous always; 3")
     return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError("a whole number of 1 or more")
+    return int(text)
 
 
 def _seconds(text: str) -> float:

@@ -17,6 +17,7 @@ from camdock_release.store import UNIT, Release
 from camdock_release.unit import Systemd
 
 POLL_S = 0.1
+WATCH_EVERY_S = 0.3
 LONGEST_GAP_S = 5.0  # without a new picture while it is watched
 
 
@@ -32,7 +33,8 @@ class Sight:
     frames: int | None = None
     shown: int = 0
     steps: int = 0
-    restarts: int | None = None
+    restarts: Mapping[str, int] = field(default_factory=dict)
+    restarts_before: Mapping[str, int] = field(default_factory=dict)
     moved_at: float | None = None
     why_not: str = "the service does not answer"
 
@@ -56,14 +58,11 @@ class Sight:
             self.moved_at = now
         if self.frames is not None and frames < self.frames:
             raise Failed(f"{self.name}: the service was restarted meanwhile")
-        self.frames, self.shown = frames, shown
+        self.frames, self.shown, self.restarts = frames, shown, told["restarts"]
 
-    def restarted(self, told: Mapping[str, Any]) -> str:
-        """Why its driver was started again since the first call; "" when it was not."""
-        count = sum(told.get("restarts", {}).values())
-        if self.restarts is None:
-            self.restarts = count
-        return ", ".join(told["restarts"]) if count > self.restarts else ""
+    def restarted(self) -> str:
+        """Why its driver was started again since it gave its first pictures; "" when it was not."""
+        return ", ".join(why for why, count in self.restarts.items() if count > self.restarts_before.get(why, 0))
 
 
 @dataclass
@@ -142,23 +141,18 @@ class Gate:
             time.sleep(POLL_S)
 
     def _watch(self, due: float) -> None:
-        for told in self._ask_cameras().values():
-            for sight in self._sights:
-                if sight.name == told["name"]:
-                    sight.restarted(told)
-        while time.monotonic() < due:
-            now = time.monotonic()
+        for sight in self._sights:
+            sight.restarts_before = sight.restarts
+        while (now := time.monotonic()) < due:
             self._is_there(now)
-            told = self._ask_cameras()
             for sight in self._sights:
-                if sight.name in told and (why := sight.restarted(told[sight.name])):
+                if why := sight.restarted():
                     raise Failed(f"{sight.name}: its driver process ended while it was watched: {why}")
-                assert sight.moved_at is not None
-                if now - sight.moved_at > LONGEST_GAP_S:
+                if sight.moved_at is not None and now - sight.moved_at > LONGEST_GAP_S:
                     raise Failed(f"{sight.name}: no new picture for {now - sight.moved_at:.1f} s: {sight.why_not}")
-            if self.kind == "live" and self._lives_at and now - self._lives_at > LONGEST_GAP_S:
+            if self._lives_at is not None and now - self._lives_at > LONGEST_GAP_S:
                 raise Failed(f"no answer for {now - self._lives_at:.1f} s: {self._why_not}")
-            time.sleep(POLL_S * 3)
+            time.sleep(WATCH_EVERY_S)
 
     def _is_there(self, now: float) -> bool:
         """Look once at everything. Raises Failed when the unit has ended."""
@@ -185,24 +179,19 @@ class Gate:
                 if status == http.HTTPStatus.OK:
                     self._lives_at = now
             return self._lives_at is not None and state.active == "active"
-        told = self._ask_cameras()
-        for sight in self._sights:
-            if told or self._answered:
+        if (told := self._ask_cameras()) is not None:
+            for sight in self._sights:
                 sight.note(told.get(sight.name), now)
         return state.active == "active" and all(sight.steps >= 2 for sight in self._sights)
 
-    _answered = False
-
-    def _ask_cameras(self) -> dict[str, dict[str, Any]]:
-        """What /cameras says, by name; empty when it does not answer."""
-        self._answered = False
+    def _ask_cameras(self) -> dict[str, dict[str, Any]] | None:
+        """What /cameras says, by name; None when it does not answer."""
         try:
             status, told = self._asker.get("/cameras")
         except (OSError, ValueError, http.client.HTTPException) as error:
             why = f"the service does not answer on {self.release.address}:{self.release.port} ({error})"
         else:
             if status == http.HTTPStatus.OK:
-                self._answered = True
                 return {one["name"]: one for one in told}
             why = f"the service answers {status} to /cameras"
             if status == http.HTTPStatus.UNAUTHORIZED:
@@ -210,4 +199,4 @@ class Gate:
         self._why_not = why
         for sight in self._sights:
             sight.why_not = why
-        return {}
+        return None

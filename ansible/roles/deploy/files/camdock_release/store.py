@@ -69,12 +69,16 @@ class Release:
             "cameras": list, "gate": str,
         }  # fmt: skip
         for name, kind in kinds.items():
-            if not isinstance(told.get(name), kind):
+            if not isinstance(told.get(name), kind) or isinstance(told[name], bool):
                 raise Refused(f"{folder / 'release.json'}: {name} is missing, or not of its kind")
         if told["id"] != folder.name:
             raise Refused(f"{folder / 'release.json'} is of another release: {told['id']}")
         if told["mode"] not in ("native", "container"):
             raise Refused(f"{folder / 'release.json'}: mode is native or container, not {told['mode']!r}")
+        if told["gate"] not in ("pictures", "live", "off"):
+            raise Refused(f"{folder / 'release.json'}: gate is pictures, live or off, not {told['gate']!r}")
+        if not told["cameras"]:
+            raise Refused(f"{folder / 'release.json'}: it names no camera")
         address = str(told.get("address") or environment.get("CAMDOCK_HOST") or "127.0.0.1").strip("[]")
         address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)  # noqa: S104 - compared, not bound
         return cls(
@@ -202,8 +206,8 @@ class Store:
         self.tidy()
 
     def tidy(self) -> None:
-        """Remove the journal and what was made ready beside it."""
-        for path in (self.journal, self.back, self.confirmed):
+        """Remove the journal, and then what was made ready beside it, half-made files too."""
+        for path in (self.journal, self.back, self.confirmed, *self.root.glob(".*.new")):
             remove(path)
 
     def point_at(self, release: Release) -> None:

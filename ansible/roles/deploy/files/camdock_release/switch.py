@@ -141,7 +141,7 @@ class Switcher:
             self._systemd.reload()
             store.tidy()
             if before is not None:  # a unit that could not be loaded was not queued
-                self._systemd._call("systemctl", "start", "--no-block", UNIT)
+                self._systemd.start_soon()
             return Outcome("put_back" if before else "stopped", tried, before, reason)
         began = time.time()
         return self._put_back(tried, before, reason, Darkness(), began, is_killed=False)

@@ -81,6 +81,10 @@ class Systemd:
         self._call("systemctl", "kill", "--signal=SIGKILL", UNIT)
         self.stop()
 
+    def start_soon(self) -> None:
+        """Have it started once whoever comes before it has ended: at boot that is us."""
+        self._call("systemctl", "start", "--no-block", UNIT)
+
     def start(self) -> None:
         """Ask for a start; returns at once. Raises Failed when systemd does not even try."""
         self._call("systemctl", "reset-failed", UNIT)
