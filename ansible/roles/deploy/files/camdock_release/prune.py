@@ -27,9 +27,7 @@ def prune(store: Store, keep: int) -> dict[str, list[str]]:
     builds = {
         Path(os.path.realpath(folder / "build")).name for folder in _folders(store.releases) if folder not in gone
     }
-    spare = [
-        folder for folder in _folders(store.builds) if folder.name not in builds or not (folder / "complete").exists()
-    ]
+    spare = [folder for folder in _folders(store.builds) if folder.name not in builds]
     images = {_image(folder) for folder in _folders(store.builds) if folder not in spare}
     loose = {image for folder in spare if (image := _image(folder)) and image not in images}
     for folder in (*gone, *spare):
