@@ -147,6 +147,41 @@ def test_a_signal_puts_back_once_something_was_changed(host: Host, number: signa
     signal.raise_signal(number)  # while it puts back, and afterwards, nothing gets in between
 
 
+def test_a_signal_that_comes_with_the_confirmation_is_too_late(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    def handler(*_: object) -> None:
+        raise errors.Interrupted("too early")
+
+    real = store.Store.confirm
+
+    def confirm(self: store.Store) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        real(self)
+
+    signal.signal(signal.SIGTERM, handler)
+    monkeypatch.setattr(store.Store, "confirm", confirm)
+    assert host.switcher.switch(NEW, switch.Asked()).outcome == "confirmed"
+    signal.raise_signal(signal.SIGTERM)
+    host.is_settled(NEW)
+
+
+def test_a_signal_between_a_failure_and_the_way_back_does_not_stop_it(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.passes = {OLD}
+    real, raised = switch.say, []
+
+    def say(text: str) -> None:
+        if "shows nothing" in text and not raised:
+            raised.append(text)
+            raise errors.Interrupted("interrupted by SIGTERM")
+        real(text)
+
+    monkeypatch.setattr(switch, "say", say)
+    outcome = host.switcher.switch(NEW, switch.Asked())
+    assert (outcome.outcome, outcome.reason) == ("put_back", "interrupted by SIGTERM")
+    host.is_settled(OLD)
+
+
 def test_a_confirmation_that_cannot_be_written_down_puts_back(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(_: store.Store) -> None:
         raise OSError(errno.EIO, "Input/output error", "history.json")

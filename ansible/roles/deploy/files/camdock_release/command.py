@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 import camdock_release
 from camdock_release.disk import full
-from camdock_release.errors import ENDING, Failed, Interrupted, Refused, say
+from camdock_release.errors import ENDING, Failed, Interrupted, Refused, go_on, say
 from camdock_release.prune import prune
 from camdock_release.store import Store
 from camdock_release.switch import CONFIRMED, NOT_CONFIRMED, USAGE, Asked, Outcome, Switcher
@@ -123,6 +123,7 @@ def _seconds(text: str) -> float:
 
 
 def _interrupt(number: int, _frame: FrameType | None) -> NoReturn:
+    go_on()  # one is enough
     raise Interrupted(f"interrupted by {signal.Signals(number).name}")
 
 

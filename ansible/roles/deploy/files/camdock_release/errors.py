@@ -28,6 +28,12 @@ def say(text: str) -> None:
         print(f"camdock-release: {text}", file=sys.stderr, flush=True)
 
 
+def go_on() -> None:
+    """From here to its end the program hears no signal that asks it to end."""
+    for number in ENDING:
+        signal.signal(number, signal.SIG_IGN)
+
+
 @contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
     """Signals wait until the end of this block."""

@@ -16,8 +16,8 @@ from camdock_release.looking import Asker, Viewer
 from camdock_release.store import UNIT, Release
 from camdock_release.unit import Systemd
 
-POLL_S = 0.1
-WATCH_EVERY_S = 0.3
+POLL_S = 0.2  # each look asks systemd and the service: a small machine has other things to do just now
+WATCH_EVERY_S = 0.5
 LONGEST_GAP_S = 5.0  # without a new picture while it is watched
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from camdock_release.disk import full
-from camdock_release.errors import ENDING, Failed, Interrupted, Refused, say, undisturbed
+from camdock_release.errors import ENDING, Failed, Interrupted, Refused, go_on, say, undisturbed
 from camdock_release.gate import Darkness, Gate
 from camdock_release.store import UNIT, Release, Store
 from camdock_release.unit import Systemd
@@ -91,7 +91,11 @@ class Switcher:
                 store.tidy()
                 return Outcome("refused", release.id, before, full(error, store.root))
             say(f"{before or 'nothing'} -> {release.id}")
-            return self._try(release, before, gate, asked, is_reloaded=is_reloaded)
+            try:
+                return self._try(release, before, gate, asked, is_reloaded=is_reloaded)
+            except Interrupted as error:  # between a failure and the way back
+                is_native = release.mode == "native"
+                return self._put_back(release.id, before, str(error), Darkness(), time.time(), is_killed=is_native)
 
     def _try(self, release: Release, before: str | None, gate: Gate, asked: Asked, *, is_reloaded: bool) -> Outcome:
         """The part after the journal is written; called while signals wait, which from here on mean: put back."""
@@ -107,8 +111,8 @@ class Switcher:
                 self._systemd.reload()
             self._systemd.start()
             gate.pass_within(asked.appear_s, asked.watch_s, darkness)
-            with undisturbed():
-                store.confirm()
+            go_on()
+            store.confirm()
         except (Failed, Interrupted, OSError) as error:
             reason = full(error, store.root) if isinstance(error, OSError) else str(error)
             say(f"{release.id}: {reason}")
@@ -150,8 +154,7 @@ class Switcher:
         self, tried: str, before: str | None, reason: str, darkness: Darkness, began: float, *, is_killed: bool
     ) -> Outcome:
         """Make the release before the current one again, and see that it serves. No signal gets in between."""
-        for number in ENDING:
-            signal.signal(number, signal.SIG_IGN)
+        go_on()
         store, systemd = self._store, self._systemd
         log = systemd.log(began)
         (systemd.kill if is_killed else systemd.stop)()
