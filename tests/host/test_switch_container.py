@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.host.switching import GOOD, TOKEN, Deployed, Outsider, unit
+from tests.host.switching import GOOD, TOKEN, Deployed, Outsider, is_short, unit
 from tests.tools.cannot import cannot
 from tests.tools.containers import docker
 from tests.tools.service import until
@@ -85,7 +85,7 @@ def test_a_viewer_misses_less_than_ten_seconds_of_a_good_switch(
             break
     with capsys.disabled():
         print(f"\n  gap in a viewer's pictures at a switch of containers: {', '.join(f'{gap:.2f}' for gap in gaps)} s")
-    assert min(gaps) < 10
+    assert is_short(host, min(gaps), 10)
     assert len(containers(host)) == 1
 
 
@@ -108,7 +108,7 @@ def test_a_release_that_gives_no_pictures_is_taken_back(host: Deployed, source: 
     assert reason in told["reason"]
     assert told["log"]
     assert host.current == before
-    assert viewer.longest_gap() < 15
+    assert is_short(host, viewer.longest_gap(), 15)
     assert len(containers(host)) == 1
 
 
