@@ -90,14 +90,16 @@ def test_a_viewer_misses_less_than_ten_seconds_of_a_good_switch(
 
 
 @pytest.mark.parametrize(
-    ("source", "image", "reason"),
+    ("source", "image", "reason", "logged"),
     [
-        pytest.param("synthetic:?nonsense=1", IMAGE, "the service has ended", id="does-not-start"),
-        pytest.param(GOOD, "camdock:none", "the service has ended", id="no-image"),
-        pytest.param("synthetic:?hang_open=1", IMAGE, "after 8 s: camera: it is st", id="no-pictures"),
+        pytest.param("synthetic:?nonsense=1", IMAGE, "the service has ended", "no option 'nonsense'", id="start"),
+        pytest.param(GOOD, "camdock:none", "the service has ended", "camdock:none", id="image"),
+        pytest.param("synthetic:?hang_open=1", IMAGE, "after 8 s: camera: it is st", "hang_open", id="pictures"),
     ],
 )
-def test_a_release_that_gives_no_pictures_is_taken_back(host: Deployed, source: str, image: str, reason: str) -> None:
+def test_a_release_that_gives_no_pictures_is_taken_back(
+    host: Deployed, source: str, image: str, reason: str, logged: str
+) -> None:
     before = host.current
     release(host, "bad", source, image)
     with Outsider(host.target.address) as viewer:
@@ -106,7 +108,7 @@ def test_a_release_that_gives_no_pictures_is_taken_back(host: Deployed, source: 
         until(lambda: len(viewer.times) > came, 60, "pictures are back")
     assert told["outcome"] == "put_back"
     assert reason in told["reason"]
-    assert told["log"]
+    assert logged in "\n".join(told["log"])
     assert host.current == before
     assert is_short(host, viewer.longest_gap(), 15)
     assert len(containers(host)) == 1

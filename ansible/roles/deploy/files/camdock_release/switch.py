@@ -15,7 +15,7 @@ from camdock_release.store import UNIT, Release, Store
 from camdock_release.unit import Systemd
 
 CONFIRMED, NOT_CONFIRMED, USAGE = 0, 1, 2  # exit status
-SETTLE_S = 30.0  # how long the old release may take to serve again: there is nothing better to turn to
+SETTLE_S = 60.0  # how long the old release may take to serve again: there is nothing better to turn to
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from camdock_release.store import UNIT
 
 SYSTEMCTL_WITHIN_S = 90.0
 LOG_LINES = 60
+_CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f]")  # Compose writes for a terminal
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,6 @@ class Systemd:
         """The last lines of the service's log since then (Unix seconds)."""
         told = self._call(
             "journalctl", f"--unit={UNIT}", f"--since=@{since:.6f}", f"--lines={LOG_LINES}", "--output=cat",
-            "--no-pager", "--quiet",
+            "--no-pager", "--quiet", "--all",
         )  # fmt: skip
-        return told.stdout.splitlines()
+        return [_CONTROL.sub("", line) for line in told.stdout.splitlines()]
