@@ -69,7 +69,7 @@ def over(host: Deployed) -> bool:
 
 def test_a_first_release_that_fails_leaves_nothing_behind(bare: Deployed) -> None:
     bare.release("first", "synthetic:?nonsense=1")
-    told = bare.tool("switch first --watch 0", expect=1)
+    told = bare.tool("switch first --watch 0 --appear 60", expect=1)
     assert told["outcome"] == "stopped"
     assert "no option 'nonsense'" in "\n".join(told["log"])
     assert bare.target.run("readlink /opt/camdock/current").returncode == 1
@@ -148,7 +148,7 @@ def test_a_release_that_gives_no_pictures_is_taken_back(
     if spoil:
         host.target.done(spoil)
     with Outsider(host.target.address) as viewer:
-        told = host.tool("switch bad", expect=1)
+        told = host.tool(f"switch bad --appear {8 if 'after 8 s' in reason else 60}", expect=1)
         came = len(viewer.times)
         until(lambda: len(viewer.times) > came, 60, "pictures are back")
     assert told["outcome"] == "put_back"
@@ -189,7 +189,7 @@ def test_a_release_that_dies_after_twenty_seconds_is_taken_back(
 def test_the_old_release_that_does_not_serve_either_is_said_loudly(host: Deployed) -> None:
     host.target.done("sed -i 's/^CAMDOCK_SOURCE=.*/CAMDOCK_SOURCE=nonsense:/' /opt/camdock/releases/steady/camdock.env")
     host.release("bad", "synthetic:?nonsense=1")
-    told = host.tool("switch bad", expect=1)
+    told = host.tool("switch bad --appear 60", expect=1)
     assert told["outcome"] == "down"
     log = "\n".join(told["log"])
     assert "no option 'nonsense'" in log
