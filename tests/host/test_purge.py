@@ -74,7 +74,8 @@ class TestBookworm:
     before: dict[str, tuple[str, str]]
 
     @pytest.fixture(scope="class")
-    def target(self) -> Iterator[Target]:
+    @classmethod
+    def target(cls) -> Iterator[Target]:
         with Target("bookworm", (*APT, "python3-venv"), PIP_CACHE) as target:
             target.done("apt-get update --quiet")
             target.done(f"python3 -m venv --system-site-packages {ENVIRONMENT}")
@@ -128,7 +129,8 @@ class TestBookworm:
         target.done("dpkg --configure -a")
 
     def test_a_held_lock_is_waited_for_and_its_holder_named(self, target: Target) -> None:
-        hold = "import fcntl,time; f=open('/var/lib/dpkg/lock-frontend','w'); fcntl.lockf(f,fcntl.LOCK_EX); time.sleep(600)"
+        lock = "f = open('/var/lib/dpkg/lock-frontend', 'w'); fcntl.lockf(f, fcntl.LOCK_EX)"
+        hold = f"import fcntl, signal; {lock}; signal.pause()"
         target.done(f'systemd-run --unit=other --quiet python3 -c "{hold}"')
         allowed = ["octo-vision", "octo-vision-extra"]
         done = play(ROLE, target, expect=2, purge_also_allow=allowed, purge_lock_timeout_s=1)
@@ -232,7 +234,8 @@ class TestTrixie:
     """Debian 13, bare at first."""
 
     @pytest.fixture(scope="class")
-    def target(self) -> Iterator[Target]:
+    @classmethod
+    def target(cls) -> Iterator[Target]:
         with Target("trixie", ("python3-venv",)) as target:
             target.done("apt-get update --quiet")
             yield target
