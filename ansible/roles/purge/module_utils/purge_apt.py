@@ -279,8 +279,9 @@ def read_undo(path: str) -> Undo:
     except FileNotFoundError:
         return Undo()
     except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = str(error) or type(error).__name__
         raise Trouble(
-            f"{path}, the list of what was removed from this host, cannot be read ({error or type(error).__name__}). "
+            f"{path}, the list of what was removed from this host, cannot be read ({reason}). "
             "It is the only one, so nothing was changed: mend it, or move it away if nothing is to be put back"
         ) from error
 
