@@ -31,21 +31,7 @@ nameless: {type: dict, returned: always, description: "Names for numbers without
 
 ALWAYS = ("video", "render")
 # Each of them opens disks, memory, passwords or the whole machine.
-NEVER = (
-    "root",
-    "disk",
-    "kmem",
-    "shadow",
-    "tty",
-    "adm",
-    "sudo",
-    "wheel",
-    "staff",
-    "docker",
-    "lxd",
-    "incus-admin",
-   ,
-)
+NEVER = ("root", "disk", "kmem", "shadow", "tty", "adm", "sudo", "wheel", "staff", "docker", "lxd", "incus-admin")
 
 
 def choose(nodes: list[dict[str, Any]], named: dict[int, str]) -> tuple[list[str], dict[str, int]]:
