@@ -38,7 +38,7 @@ def playbook(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file.write_text(f"""
 - hosts: cameras
   become: true
-  gather_subset: [min]
+  gather_subset: ["!all", "!min", distribution, env]
   vars: {{ansible_pipelining: true}}
   roles: [{ROOT}/ansible/roles/video]
 """)
@@ -240,8 +240,8 @@ def test_what_cannot_be_is_refused_in_sentences_before_anything_changes(playbook
         (
             {"video_user": "eve", "video_uid": 10777, "video_gid": 10778, "video_users": ["stranger"],
              "video_config_txt": ["dtoverlay=imx477"]},
-            ("uid 10777 belongs to bob", "gid 10778 belongs to the group choir", "names stranger, whom this host does not",
-             "are for a Raspberry Pi, which this host is not by"),
+            ("uid 10777 belongs to bob", "gid 10778 belongs to the group choir",
+             "names stranger, whom this host does not know", "are for a Raspberry Pi, which this host is not by"),
         ),
         (
             {"video_uid": 10779, "video_gid": 10779, "video_board": "raspberry-pi", "video_cma_mb": 256},
@@ -249,6 +249,7 @@ def test_what_cannot_be_is_refused_in_sentences_before_anything_changes(playbook
              "Is /boot/firmware mounted?"),
         ),
         ({"video_uid": "ten", "video_state": "gone"}, ("cannot be converted to an int", "one of: present, absent")),
+        ({"ansible_become": True, "ansible_become_user": "bob"}, ("Ansible works as bob, who is not root",)),
     ]  # fmt: skip
     try:
         for given, reasons in wrong:

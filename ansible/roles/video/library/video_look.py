@@ -159,6 +159,12 @@ def main() -> None:
     if os.path.isfile(asked["raspi_firmware"]):
         files.append(asked["raspi_firmware"] + "-custom")
     problems = taken(asked["user"], asked["uid"], asked["gid"])
+    if os.geteuid() != 0:
+        who = pwd.getpwuid(os.geteuid()).pw_name
+        problems.append(
+            f"Ansible works as {who}, who is not root. Set become: true (ansible-playbook --become, and "
+            "--ask-become-pass where sudo wants a password)."
+        )
     strangers = [name for name in asked["people"] if _passwd(name) is None]
     if strangers:
         problems.append(
