@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import grp
 import json
 import os
 import pwd
@@ -22,6 +23,7 @@ description:
     open, and with what to do about it. In check mode it only tells.
 options:
   user: {type: str, required: true, description: The user.}
+  groups: {type: list, elements: str, required: true, description: What it was given; in check mode it would have been.}
   nodes: {type: list, elements: dict, required: true, description: "What C(camdock devices --json) has found."}
   is_pi: {type: bool, required: true, description: Whether libcamera needs media and dma_heap nodes as well.}
   require_camera: {type: bool, required: true, description: Whether it is a failure that there is no camera.}
@@ -29,7 +31,7 @@ author: The Camdock authors (@camdock)
 """
 EXAMPLES = r"""
 - name: Open them
-  video_open: {user: camdock, nodes: "{{ found.nodes }}", is_pi: false, require_camera: true}
+  video_open: {user: camdock, groups: [video], nodes: "{{ found.nodes }}", is_pi: false, require_camera: true}
 """
 RETURN = r"""
 words: {type: list, elements: str, returned: always, description: What was found.}
@@ -52,7 +54,7 @@ def chosen(nodes: list[dict[str, Any]], is_pi: bool) -> list[dict[str, Any]]:
     ]
 
 
-def errors(user: pwd.struct_passwd, paths: list[str]) -> dict[str, int | None]:
+def errors(user: pwd.struct_passwd, groups: list[int], paths: list[str]) -> dict[str, int | None]:
     """What the kernel says to this user: 0 or an errno for each path; None where it did not say anything in time."""
     if not paths:
         return {}
@@ -60,7 +62,7 @@ def errors(user: pwd.struct_passwd, paths: list[str]) -> dict[str, int | None]:
     child = os.fork()
     if child == 0:
         try:
-            os.setgroups(os.getgrouplist(user.pw_name, user.pw_gid))
+            os.setgroups(groups)
             os.setgid(user.pw_gid)
             os.setuid(user.pw_uid)
             for path in paths:
@@ -121,6 +123,7 @@ def main() -> None:
     module = AnsibleModule(
         {
             "user": {"type": "str", "required": True},
+            "groups": {"type": "list", "elements": "str", "required": True},
             "nodes": {"type": "list", "elements": "dict", "required": True},
             "is_pi": {"type": "bool", "required": True},
             "require_camera": {"type": "bool", "required": True},
@@ -136,8 +139,10 @@ def main() -> None:
             changed=False, opened=[], words=[f"{name} is still to be made, and cannot try to open a camera."]
         )
     groups = os.getgrouplist(name, user.pw_gid)
+    if module.check_mode:  # as if it had been given them
+        groups += [group.gr_gid for group in grp.getgrall() if group.gr_name in module.params["groups"]]
     wanted = {node["path"]: node for node in chosen(module.params["nodes"], module.params["is_pi"])}
-    found = errors(user, list(wanted))
+    found = errors(user, groups, list(wanted))
     opened = [path for path, error in found.items() if error in OPENS]
     cameras = [path for path in opened if wanted[path]["kind"] == "video"]
     problems = [

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import grp
 import os
 import pwd
 import re
@@ -19,11 +20,12 @@ description:
 options:
   service: {type: str, required: true, description: The systemd unit.}
   user: {type: str, required: true, description: Its user.}
+  groups: {type: list, elements: str, required: true, description: What it is to have.}
 author: The Camdock authors (@camdock)
 """
 EXAMPLES = r"""
 - name: See whether it has them
-  video_running: {service: camdock.service, user: camdock}
+  video_running: {service: camdock.service, user: camdock, groups: [video]}
   notify: Restart
 """
 RETURN = r"""
@@ -41,7 +43,11 @@ def ids(status: str, key: str) -> list[int]:
 def main() -> None:
     """Look, and tell."""
     module = AnsibleModule(
-        {"service": {"type": "str", "required": True}, "user": {"type": "str", "required": True}},
+        {
+            "service": {"type": "str", "required": True},
+            "user": {"type": "str", "required": True},
+            "groups": {"type": "list", "elements": "str", "required": True},
+        },
         supports_check_mode=True,
     )
     pid, lacks = 0, []
@@ -58,7 +64,8 @@ def main() -> None:
     else:
         if ids(status, "Uid")[:1] == [user.pw_uid]:
             has = {*ids(status, "Gid"), *ids(status, "Groups")}
-            lacks = sorted(set(os.getgrouplist(user.pw_name, user.pw_gid)) - has)
+            wanted = {group.gr_gid for group in grp.getgrall() if group.gr_name in module.params["groups"]}
+            lacks = sorted((wanted | set(os.getgrouplist(user.pw_name, user.pw_gid))) - has)
     module.exit_json(changed=bool(lacks), pid=pid, lacks=lacks)
 
 
