@@ -4,7 +4,8 @@
 #
 #   tests/testbed/vm.sh trixie trixie-engine   as root, on x86-64; needs mmdebstrap, mkfs.ext4, ssh-keygen, not QEMU
 #
-#   trixie           Debian 13: systemd, sshd, Python, sudo, v4l2-ctl
+#   trixie           Debian 13: systemd, sshd, Python, sudo, v4l2-ctl; and python3-venv and python3-apt, which Raspberry
+#                    Pi OS has from the start and an emulated processor would take two minutes to fetch and unpack
 #   trixie-engine    the same with Debian's Docker engine and compose, started at boot
 #
 # In the folder: disk.img (root file system, to be used with snapshot=on), vmlinuz, initrd, key (for root, and for pi,
@@ -24,7 +25,7 @@ disk=8G # sparse: what is not written takes no room
 
 contents() { # contents NAME: the packages beyond the essential ones, joined by commas
   case $1 in
-    trixie) echo "$packages" ;;
+    trixie) echo "$packages,python3-apt,python3-venv" ;;
     trixie-engine) echo "$packages,docker.io,docker-cli,docker-compose,iptables" ;;
     *) echo "vm.sh: no machine is called '$1'; it knows trixie and trixie-engine" >&2 && return 2 ;;
   esac
