@@ -10,7 +10,7 @@ MAKEFLAGS += --no-print-directory
 
 # ------------------------------------------------------------------------------------------------ the environment
 # .venv holds stamps named after what they were made from: .made-<this folder>, .run-<the pins>, .test-<the pins>,
-# .lint-<the pins>, .fuzz-<the pins>. A stamp is written last, so an interrupted step is done again; another folder or other pins ask
+# .lint-<the pins>, .fuzz-<the pins>, .deploy-<the pins>. A stamp is written last, so an interrupted step is done again; another folder or other pins ask
 # for stamps that are not there.
 
 VENV ?= .venv
@@ -25,6 +25,7 @@ RUN := $(VENV)/.run-$(PINS)
 TEST := $(VENV)/.test-$(PINS)
 LINT := $(VENV)/.lint-$(PINS)
 FUZZ := $(VENV)/.fuzz-$(PINS)
+DEPLOY := $(VENV)/.deploy-$(PINS)
 
 # A venv whose Python does not start any more, or is not the one asked for, is made anew.
 HAVE := $(if $(wildcard $(PY)),$(call version_of,$(PY)))
@@ -87,6 +88,15 @@ extra() { # extra NAME WORDS: installs that extra of pyproject.toml, saying so i
   echo "Installing $$2 ..."
   packages "$$1" >"$(VENV)/$$1.txt"
   $(PIP) -r "$(VENV)/$$1.txt" || broke
+}
+# The test bed is for machines that have no engine or no registry, and for CI: elsewhere what is there is used.
+engine_and_bases() {
+  local base
+  docker info >/dev/null 2>&1 && [ "$${CI:-}" != true ] || tests/testbed/engine.sh
+  for base in trixie bookworm; do
+    docker image inspect "debian:$$base-slim" >/dev/null 2>&1 || docker pull --quiet "debian:$$base-slim" 2>/dev/null \
+      || { tests/testbed/packages.sh mmdebstrap && tests/testbed/bases.sh "$$base"; }
+  done
 }
 broke() { printf 'Not installed: pip says why above. `make setup` goes on from here.\n' >&2; exit 1; }
 endef
@@ -166,6 +176,8 @@ lint: $(LINT) ## Format, code, types, layers, shell, YAML, Dockerfiles, workflow
 	  skipped "$$1" "no wheel for this machine: $$2"
 	  [ "$${CI:-}" != true ] || failed=1
 	}
+	# It finds ansible-playbook on PATH; what it lints is named in .ansible-lint.
+	ansible_lint() { env PATH="$(abspath $(VENV)/bin):$$PATH" $(VENV)/bin/ansible-lint --offline --strict -q; }
 	part "format (ruff format)" $(VENV)/bin/ruff format --quiet --check .
 	part "code (ruff check)" $(VENV)/bin/ruff check --quiet .
 	part "types (mypy)" $(PY) -m mypy --no-error-summary
@@ -174,6 +186,7 @@ lint: $(LINT) ## Format, code, types, layers, shell, YAML, Dockerfiles, workflow
 	else lacking "shell (shellcheck)" "apt install shellcheck"
 	fi
 	part "YAML (yamllint)" $(VENV)/bin/yamllint --strict "$${yaml[@]}"
+	if [ -d ansible ]; then part "Ansible (ansible-lint)" ansible_lint; fi
 	if [ -n "$$hadolint" ]; then part "Dockerfiles (hadolint)" "$$hadolint" --no-color "$${dockerfiles[@]}"
 	else lacking "Dockerfiles (hadolint)" "put hadolint on PATH"
 	fi
@@ -202,12 +215,7 @@ REPOSITORY ?= camdock
 image: $(TEST) ## Build all images and prove them; IMAGES="current optimized" chooses, REPOSITORY= names, ARGS= goes to pytest
 	@$(SHELL_WORDS)
 	export DOCKER_BUILDKIT=1
-	# The test bed is for machines that have no engine or no registry, and for CI: elsewhere what is there is used.
-	docker info >/dev/null 2>&1 && [ "$${CI:-}" != true ] || tests/testbed/engine.sh
-	for base in trixie bookworm; do
-	  docker image inspect "debian:$$base-slim" >/dev/null 2>&1 || docker pull --quiet "debian:$$base-slim" 2>/dev/null \
-	    || { tests/testbed/packages.sh mmdebstrap && tests/testbed/bases.sh "$$base"; }
-	done
+	engine_and_bases
 	revision=$$(git rev-parse HEAD)
 	[ -z "$$(git status --porcelain)" ] || revision+=-changed
 	build() { # build NAME: the image of that name, from its Dockerfile and its pins
@@ -238,6 +246,22 @@ device: $(TEST) ## The image with a real V4L2 driver, plugged and unplugged, in 
 	part "real driver" again $(PY) -m pytest tests/device $(ARGS)
 	exit "$$failed"
 
+.PHONY: host
+host: $(TEST) $(DEPLOY) ## Deploy to hosts in containers, in both modes, and what can go wrong; ARGS= goes to pytest
+	@$(SHELL_WORDS)
+	export DOCKER_BUILDKIT=1
+	engine_and_bases
+	docker image inspect camdock:current >/dev/null 2>&1 || { echo "There is no image camdock:current: make image IMAGES=current" >&2; exit 1; }
+	part "hosts" again $(PY) -m pytest tests/host --ignore tests/host/vm $(ARGS) -- -n 2 --dist loadfile
+	exit "$$failed"
+
+.PHONY: host-vm
+host-vm: $(TEST) $(DEPLOY) ## Deploy to a virtual machine with a kernel, sshd and a camera driver of its own
+	@$(SHELL_WORDS)
+	part "test bed" tests/testbed/packages.sh mmdebstrap qemu-system-x86 e2fsprogs openssh-client
+	part "virtual machine" again $(PY) -m pytest tests/host/vm $(ARGS)
+	exit "$$failed"
+
 .PHONY: figures
 figures: $(TEST) ## How large the images are and how quickly they start, beside a plain pip install
 	@exec $(PY) -m tests.image.figures $(ARGS)
@@ -248,7 +272,7 @@ bench: $(TEST) ## Speed, peers beside us, on a quiet machine; ARGS=--short
 	exec $(PY) -m tests.bench $(ARGS)
 
 .PHONY: verify
-verify: $(TEST) $(LINT) $(FUZZ) ## What `make test` leaves out: lint, pins, slow tests, the page, old and other versions
+verify: $(TEST) $(LINT) $(FUZZ) $(DEPLOY) ## What `make test` leaves out: lint, pins, slow tests, the page, old and other versions
 	@$(SHELL_WORDS)
 	part "lint" $(AGAIN) lint
 	part "test bed" tests/testbed/packages.sh chromium clang g++ gcc-aarch64-linux-gnu libc6-dev-arm64-cross mmdebstrap prometheus
@@ -271,6 +295,8 @@ verify: $(TEST) $(LINT) $(FUZZ) ## What `make test` leaves out: lint, pins, slow
 	done
 	part "images" $(AGAIN) image ARGS=
 	part "device" $(AGAIN) device ARGS=
+	part "hosts" $(AGAIN) host ARGS=
+	part "hosts, virtual machine" $(AGAIN) host-vm ARGS=
 	exit "$$failed"
 
 .PHONY: upgrade
@@ -328,7 +354,7 @@ $(MADE): $(REMAKE)
 $(RUN): $(MADE)
 	@$(SHELL_WORDS)
 	one_at_a_time
-	rm -f $(VENV)/.run-* $(VENV)/.test-* $(VENV)/.lint-* $(VENV)/.fuzz-*
+	rm -f $(VENV)/.run-* $(VENV)/.test-* $(VENV)/.lint-* $(VENV)/.fuzz-* $(VENV)/.deploy-*
 	echo "Installing NumPy $$(sed -n 's/^numpy==\([^ ]*\).*/\1/p' constraints.txt) ..."
 	$(PIP) --only-binary=numpy numpy || broke
 	echo "Installing Camdock and the libraries of its back ends ..."
@@ -340,9 +366,14 @@ $(TEST): $(RUN)
 	extra test "what the tests need"
 	touch $@
 
-$(LINT): $(RUN)
+$(LINT): $(DEPLOY)
 	@$(SHELL_WORDS)
 	extra lint "the linters"
+	touch $@
+
+$(DEPLOY): $(RUN)
+	@$(SHELL_WORDS)
+	extra deploy "Ansible"
 	touch $@
 
 $(FUZZ): $(TEST)

@@ -21,6 +21,7 @@ import pytest
 import testinfra
 from testinfra.host import Host
 
+from tests.tools.cannot import cannot
 from tests.tools.containers import ROOT, Built, Container, docker, inspect, remove_all
 
 
@@ -66,13 +67,6 @@ IMAGES = {
 collect_ignore = [] if os.environ.get("CAMDOCK_TEST_ALL") == "1" else ["test_aarch64.py"]
 REPOSITORY = os.environ.get("CAMDOCK_TEST_REPOSITORY", "camdock")
 WANTED = os.environ.get("CAMDOCK_TEST_IMAGES", " ".join(IMAGES)).split()
-
-
-def cannot(why: str) -> None:
-    """Skip, with the reason; under CI=true fail."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(why, pytrace=False)
-    pytest.skip(why)
 
 
 @pytest.fixture(scope="session")
