@@ -45,7 +45,11 @@ options:
   digest: {description: Digest of the source., type: str, default: ""}
   extras: {description: Extras that are installed., type: list, elements: str, default: []}
   image: {description: Image by digest., type: str, default: ""}
+  image_archive: {description: The docker save file., type: str, default: ""}
   archive: {description: What camdock_archive said., type: dict, default: {}}
+  source: {description: The one camera's source., type: str, default: auto}
+  sources: {description: Source by camera name., type: dict, default: {}}
+  settings: {description: Further variables of the service., type: dict, default: {}}
   environment: {description: Variables for pip and docker., type: dict, default: {}}
   free_mb: {description: Least free space asked for; 0 for what was measured., type: int, default: 0}
 author: The Camdock authors
@@ -159,6 +163,53 @@ def judge(host: Host) -> list[str]:
         problems.append(
             f"Process 1 of this host is {host.init}, not systemd, which starts the service and takes a bad release "
             "back. In a container, run the image instead (compose.yaml)."
+        )
+    return problems
+
+
+# What the role sets for the service in a way of its own, and how that is set.
+RESERVED = {
+    "CAMDOCK_SOURCE": "deploy_source",
+    "CAMDOCK_SOURCES": "deploy_sources",
+    "CAMDOCK_HOST": "deploy_host",
+    "CAMDOCK_PORT": "deploy_port",
+    "CAMDOCK_AUTH": "deploy_auth",
+    "CAMDOCK_ALLOWED_HOSTS": "deploy_allowed_hosts",
+    "CAMDOCK_STATE_DIR": "nothing: all releases share /var/lib/camdock/settings",
+    "CAMDOCK_ABI_CACHE": "nothing: it lies where the service can write",
+    "CAMDOCK_TOKEN": "nothing: it is made on the host, in /etc/camdock/token",
+    "CAMDOCK_TOKEN_FILE": "nothing: it is /etc/camdock/token",
+}
+
+
+def contradictions(given: dict[str, Any]) -> list[str]:
+    """Which of the variables cannot be meant together, or not at all."""
+    problems = []
+    if given["sources"] and given["source"] != "auto":
+        problems.append("deploy_source and deploy_sources are both set: give the one or the other.")
+    for name, value in given["settings"].items():
+        if not re.fullmatch(r"CAMDOCK_[A-Z0-9_]+", str(name)):
+            problems.append(f"deploy_settings has {name!r}: only variables of the service belong there, CAMDOCK_...")
+        elif name in RESERVED:
+            problems.append(f"deploy_settings has {name}, which is set by {RESERVED[name]}.")
+        elif "\n" in str(value) or "\0" in str(value):
+            problems.append(f"The value of {name} in deploy_settings has more than one line.")
+    if not 1 <= given["port"] <= 65535:
+        problems.append(f"deploy_port is {given['port']}: a port is a number from 1 to 65535.")
+    if given["mode"] == "native":
+        for name in ("image", "image_archive"):
+            if given[name]:
+                problems.append(f"deploy_{name} is set, and deploy_mode is native: set deploy_mode to container.")
+        return problems
+    if bool(given["image"]) == bool(given["image_archive"]):
+        either = "deploy_image (an image by digest) or deploy_image_archive (a file made by docker save)"
+        are = "are both set: give the one or the other" if given["image"] else "is needed in deploy_mode container"
+        problems.append(f"{either} {are}.")
+    elif given["image"] and not re.fullmatch(r"[^@\s]+@sha256:[0-9a-f]{64}", given["image"]):
+        problems.append(
+            f"deploy_image is {without_secrets(given['image'])}, which names no digest: what a tag means changes under "
+            "it, and a release must stay what it was to be gone back to. Write repository@sha256:... (`docker buildx "
+            "imagetools inspect` prints it)."
         )
     return problems
 
@@ -368,7 +419,7 @@ def registry_of(image: str) -> str:
 def preflight(given: dict[str, Any]) -> dict[str, Any]:
     """Everything the module returns."""
     host = look()
-    problems = judge(host)
+    problems = contradictions(given) + judge(host)
     said: list[str] = []
     root = Path(given["root"])
     python = ".".join(map(str, host.python or ()))
@@ -442,7 +493,11 @@ def main() -> None:
             "digest": {"type": "str", "default": ""},
             "extras": {"type": "list", "elements": "str", "default": []},
             "image": {"type": "str", "default": ""},
+            "image_archive": {"type": "str", "default": ""},
             "archive": {"type": "dict", "default": {}},
+            "source": {"type": "str", "default": "auto"},
+            "sources": {"type": "dict", "default": {}},
+            "settings": {"type": "dict", "default": {}},
             "environment": {"type": "dict", "default": {}},
             "free_mb": {"type": "int", "default": 0},
         },
