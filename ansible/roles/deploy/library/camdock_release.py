@@ -169,7 +169,7 @@ def switch(root: Path, name: str, given: dict[str, Any]) -> dict[str, Any]:
         done = call(
             "systemd-run", f"--unit={SWITCH}", "--collect", "--wait", "--quiet",
             "--description=Camdock: switch to another release",
-            f"--property=StandardOutput=append:{answer}",
+            f"--property=StandardOutput=append:{answer}", "--property=StandardError=journal",
             f"--property=ExecStopPost={tool} recover --quiet",
             tool, "switch", name, "--json", f"--appear={given['appear_s']:g}", f"--watch={given['watch_s']:g}",
         )  # fmt: skip
