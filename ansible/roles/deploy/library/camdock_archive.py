@@ -115,7 +115,9 @@ def read(path: Path) -> dict[str, Any]:
             sums = summed.rest()
             size = file.tell()
     except (OSError, EOFError, tarfile.TarError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else f"it is no whole tar file ({error})"
+        reason = (
+            error.strerror if isinstance(error, OSError) and error.strerror else f"it is no whole tar file ({error})"
+        )
         raise ArchiveUnusable(reason) from None
     except (ValueError, LookupError, TypeError) as error:
         raise ArchiveUnusable(f"what it says about its image cannot be read ({error!r})") from None
@@ -139,7 +141,8 @@ def main() -> None:
     except ArchiveUnusable as error:
         module.exit_json(
             changed=False,
-            problem=f"The image archive {path} cannot be used: {error}. Make one: docker save camdock | gzip > camdock.tar.gz",
+            problem=f"The image archive {path} cannot be used: {error}. "
+            "Make one: docker save camdock | gzip > camdock.tar.gz",
         )
 
 

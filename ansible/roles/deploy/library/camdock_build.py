@@ -135,7 +135,7 @@ def run(command: list[str], variables: dict[str, str], lock: int) -> tuple[int, 
 def unpack(archive: Path, into: Path) -> Path:
     """Unpack the source archive; the one folder in it. Raises OSError, tarfile.TarError."""
     with tarfile.open(archive) as packed:
-        packed.extractall(into, filter="data")  # noqa: S202 - filtered
+        packed.extractall(into, filter="data")
     return next(one for one in into.iterdir() if one.is_dir())
 
 
@@ -206,12 +206,12 @@ def main() -> None:
             removed = remove_half_made(root)
             build(given, lock)
     except Busy as error:
-        module.fail_json(msg=f"Not built: {error}. Wait for it, or end it (`fuser {root}/builds/.lock`).", invocation={})
+        module.fail_json(
+            msg=f"Not built: {error}. Wait for it, or end it (`fuser {root}/builds/.lock`).", invocation={}
+        )
     except StepFailed as failed:
         module.fail_json(msg=without_secrets(explained(failed)), log=last_lines(failed.log), invocation={})
-    module.exit_json(
-        changed=True, seconds=round(time.monotonic() - began, 1), half_made_removed=removed, invocation={}
-    )
+    module.exit_json(changed=True, seconds=round(time.monotonic() - began, 1), half_made_removed=removed, invocation={})
 
 
 if __name__ == "__main__":

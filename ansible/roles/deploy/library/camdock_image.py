@@ -84,23 +84,18 @@ def bring(given: dict[str, Any]) -> str:
     variables = {str(name): str(value) for name, value in given["environment"].items()}
     if given["archive"]:
         status, text = docker("load", "--input", given["archive"], variables=variables)
-        loaded = re.search(r"^Loaded image(?: ID)?: (\S+)$", text, re.MULTILINE)
-        if status == 0 and loaded:
-            return loaded[1]
-        raise ImageUnusable(
-            "The disk was full while the image was unpacked: make room (`docker image prune`, `df -h`) and run the play "
-            "again." if "no space left" in text else "The engine could not load the image archive; the log says why.",
-            text,
-        )
-    status, text = docker("pull", "--quiet", given["image"], variables=variables)
-    if status != 0:
-        raise ImageUnusable(
-            "The disk was full while the image was unpacked: make room (`docker image prune`, `df -h`) and run the play "
-            "again." if "no space left" in text
-            else f"The engine could not pull {given['image']}; the log says why (a login: `docker login` on the host).",
-            text,
-        )  # fmt: skip
-    return str(given["image"])
+        found = re.search(r"^Loaded image(?: ID)?: (\S+)$", text, re.MULTILINE)
+        name = found[1] if found else ""
+        why = "The engine could not load the image archive; the log says why."
+    else:
+        name = str(given["image"])
+        status, text = docker("pull", "--quiet", name, variables=variables)
+        why = f"The engine could not pull {name}; the log says why (where it is a login: `docker login` on the host)."
+    if status == 0 and name:
+        return name
+    if "no space left" in text:
+        why = "The disk was full while the image was unpacked. Make room (`docker image prune`) and run the play again."
+    raise ImageUnusable(why, text)
 
 
 def judged(reference: str, architecture: str) -> dict[str, Any]:
@@ -110,8 +105,8 @@ def judged(reference: str, architecture: str) -> dict[str, Any]:
         raise ImageUnusable(f"The engine took {reference} and does not have it now.")
     if about["Architecture"] != architecture:
         raise ImageUnusable(
-            f"{reference} is for {about['Architecture']}, and this host is {architecture}: take the digest of the image "
-            f"for linux/{architecture}."
+            f"{reference} is for {about['Architecture']}, and this host is {architecture}: take the digest of the "
+            f"image for linux/{architecture}."
         )
     return about
 

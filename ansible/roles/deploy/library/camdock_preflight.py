@@ -11,7 +11,6 @@ import json
 import os
 import platform
 import re
-import shutil
 import socket
 import ssl
 import struct
@@ -314,7 +313,9 @@ def index_of(environment: dict[str, Any], configured: Path = Path("/etc/pip.conf
         settings = configparser.RawConfigParser()
         try:
             settings.read(configured)
-            given = settings.get("install", "index-url", fallback="") or settings.get("global", "index-url", fallback="")
+            given = settings.get("install", "index-url", fallback="") or settings.get(
+                "global", "index-url", fallback=""
+            )
         except configparser.Error:
             given = ""
     return str(given or "https://pypi.org/simple").rstrip("/")
@@ -364,9 +365,7 @@ def unreachable(address: str, environment: dict[str, Any], may_refuse: bool = Fa
 
 def missing(packages: tuple[str, ...]) -> list[str]:
     """Those Debian packages that are not installed."""
-    return [
-        one for one in packages if words_of("dpkg-query", "-W", "-f", "${db:Status-Status}", one) != "installed"
-    ]
+    return [one for one in packages if words_of("dpkg-query", "-W", "-f", "${db:Status-Status}", one) != "installed"]
 
 
 def compose_version() -> str:
@@ -434,7 +433,7 @@ def preflight(given: dict[str, Any]) -> dict[str, Any]:
         problems += lacking
         if archive and archive["architecture"] != host.architecture:
             problems.append(
-                f"The image archive holds an image for {archive['architecture']}, and this host is {host.architecture}: "
+                f"The image archive is for {archive['architecture']}, and this host is {host.architecture}: "
                 f"build it with --platform linux/{host.architecture}, or deploy natively."
             )
     ready = complete(root / "builds" / build) is not None

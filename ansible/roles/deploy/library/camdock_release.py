@@ -31,8 +31,8 @@ DOCUMENTATION = r"""
 module: camdock_release
 short_description: Make a release of a build and a configuration, and switch to it
 description:
-  - Compares with the release that serves, and does nothing when it is the same. In check mode it shows what would change.
-  - The switch runs as a unit of the host's own systemd, so it confirms itself or takes itself back when the play is gone.
+  - Compares with the release that serves, and does nothing when it is the same. Check mode shows what would change.
+  - The switch runs as a unit of the host's own systemd. It confirms itself or takes itself back when the play is gone.
   - Fails when the release gives no pictures; the one before serves again then.
 options:
   root: {description: Folder of builds and releases., type: path, required: true}
@@ -131,7 +131,10 @@ def write(root: Path, name: str, build: str, files: dict[str, str]) -> None:
     raises  OSError
     """
     folder = root / "releases" / name
-    dated = {**files, "release.json": json.dumps({**json.loads(files["release.json"]), "created": int(time.time())}) + "\n"}
+    dated = {
+        **files,
+        "release.json": json.dumps({**json.loads(files["release.json"]), "created": int(time.time())}) + "\n",
+    }
     if folder.is_dir():
         there = found_in(folder)
         for one, text in dated.items():
@@ -156,11 +159,13 @@ def write(root: Path, name: str, build: str, files: dict[str, str]) -> None:
 
 def call(*command: str) -> subprocess.CompletedProcess[str]:
     """Run a command; its status and what it said."""
-    return subprocess.run(command, check=False, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL)
+    return subprocess.run(
+        command, check=False, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL
+    )
 
 
 def switch(root: Path, name: str, given: dict[str, Any]) -> dict[str, Any]:
-    """Have the host switch, and wait for the answer; the release tool's JSON, or an outcome `refused` with the reason."""
+    """Have the host switch, and wait; the release tool's JSON answer, or an outcome `refused` with the reason."""
     tool = str(root / "bin" / "camdock-release")
     descriptor, answer = tempfile.mkstemp(prefix="camdock-switch.", dir="/run")
     os.close(descriptor)
@@ -196,7 +201,7 @@ def sentence(told: dict[str, Any], name: str) -> str:
         {
             "put_back": f"Release {name} was taken back: {reason}. {told.get('previous')} serves again, after {dark}.",
             "stopped": f"Release {name} was stopped: {reason}. There is no release before it, so nothing serves now.",
-            "down": f"NOTHING SERVES: release {name} was taken back ({reason}), and the one before does not serve either.",
+            "down": f"NOTHING SERVES: release {name} was taken back ({reason}), and the one before serves neither.",
         }.get(str(told["outcome"]), f"Release {name} was not confirmed: {reason}.")
     )
 
@@ -260,9 +265,11 @@ def main() -> None:
     if pruned.returncode != 0:
         module.warn(f"Old releases could not be removed: {pruned.stderr.strip()}")
     module.exit_json(
-        changed=True, without_pictures_s=answer.get("without_pictures_s", 0), switch_warnings=answer.get("warnings", []),
+        changed=True,
+        without_pictures_s=answer.get("without_pictures_s", 0),
+        switch_warnings=answer.get("warnings", []),
         **told,
-    )  # fmt: skip
+    )
 
 
 if __name__ == "__main__":

@@ -174,7 +174,9 @@ def main() -> None:
             path = folder / f"camdock-{version}-{sums[:12]}.tar.gz"
             result["path"] = str(path if path.exists() else write(folder, path.name, pack(found, version)))
     except SourceMissing as error:
-        module.fail_json(msg=f"{error}. Run the play from a clone or an unpacked release of the project.", invocation={})
+        module.fail_json(
+            msg=f"{error}. Run the play from a clone or an unpacked release of the project.", invocation={}
+        )
     except OSError as error:
         module.fail_json(msg=f"The source cannot be packed: {error}.", invocation={})
     module.exit_json(changed=False, invocation={}, **result)
