@@ -109,6 +109,7 @@ help: ## Everything there is (this)
 	  "  make run SOURCE='v4l2:/dev/video0?size=1280x720'     in quotes: the shell reads ? and &" \
 	  "  make run SOURCE=synthetic: HOST=0.0.0.0 PORT=8080    also TOKEN=..., SOURCES=..." \
 	  "  make setup PYTHON=python3.12                         a Python of your choice" \
+	  "  make deploy HOST=pi@camera.local                     to a Raspberry Pi, over SSH" \
 	  "  make test ARGS='-k camera -x'                        pytest's own words"
 
 ##@ Use
@@ -122,10 +123,12 @@ setup: $(RUN) ## The environment in .venv, NumPy first; nothing to do: nothing d
 given = $(filter command line,$(origin $(1)))
 define PASSED
 ifneq ($$(call given,$(1)),)
-run up: export CAMDOCK_$(1) = $$(value $(1))
+$(2): export CAMDOCK_$(1) = $$(value $(1))
 endif
 endef
-$(foreach name,SOURCE SOURCES HOST PORT TOKEN,$(eval $(call PASSED,$(name))))
+$(foreach name,SOURCE SOURCES HOST PORT,$(eval $(call PASSED,$(name),run up deploy)))
+$(foreach name,MODE IMAGE YES,$(eval $(call PASSED,$(name),deploy)))
+$(eval $(call PASSED,TOKEN,run up))
 
 .PHONY: run
 run: $(RUN) ## Pictures on http://localhost:8000; SOURCE= HOST= PORT= TOKEN= set it up
@@ -138,6 +141,10 @@ up: ## The same in a container (docker compose up); says what to install; HOST= 
 .PHONY: down
 down: ## Remove that container and its network; settings and captures stay
 	@docker compose down $(ARGS)
+
+.PHONY: deploy
+deploy: $(DEPLOY) ## To one machine over SSH, HOST=pi@camera.local: explains, asks once; MODE= SOURCE= PORT= IMAGE= YES=1
+	@exec $(PY) ansible/one.py $(ARGS)
 
 .PHONY: devices
 devices: ## What a container needs for this machine's cameras: make -s devices > compose.override.yaml; ARGS=--run
@@ -205,9 +212,10 @@ plan: $(RUN) ## Judge the three sets of pins, for every Python and machine they 
 	exit "$$failed"
 
 .PHONY: fmt
-fmt: $(LINT) ## Put the format and the imports right
+fmt: $(LINT) ## Put the format and the imports right, write the roles' READMEs
 	@$(VENV)/bin/ruff check --quiet --select I --fix .
 	$(VENV)/bin/ruff format --quiet .
+	$(PY) ansible/describe.py
 
 IMAGES ?= current optimized numpy1
 REPOSITORY ?= camdock

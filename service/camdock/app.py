@@ -65,6 +65,7 @@ def build(config: Config) -> FastAPI:
     app.include_router(api.router(cameras, sender, abi, camdock.__version__))
     app.include_router(stream.router(cameras, sender))
     app.include_router(metrics.router(cameras, sender, abi, camdock.__version__, config.settings_path("").parent))
+    app.state.cameras = cameras  # for the one who serves it
     problems.install(app)
     app.add_middleware(Gate, config=config)
     return app

@@ -7,11 +7,13 @@ Each of its processes is a service of its own, and a camera can be held by one o
 from __future__ import annotations
 
 import logging.config
+import os
 import sys
 
 from camdock.app import build
 from camdock.config import ConfigInvalid, read_config
 from camdock.serve import log_settings
+from camdock.systemd import Systemd
 
 GUNICORN_GIVES_UP = (
     3  # its Arbiter.WORKER_BOOT_ERROR: after another status it starts the next process at once, for ever
@@ -23,4 +25,5 @@ except ConfigInvalid as error:
     print(f"camdock: {error}\n\n`camdock --help` lists every source and variable.", file=sys.stderr)
     sys.exit(GUNICORN_GIVES_UP)
 logging.config.dictConfig(log_settings(_config.log_level))
+Systemd.take(os.environ)  # that server speaks for itself; no child of ours does
 app = build(_config)

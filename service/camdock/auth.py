@@ -35,7 +35,7 @@ class Gate:
     def __init__(self, app: ASGIApp, config: Config) -> None:
         self._app = app
         self._hosts = config.hosts
-        self._token = config.token.get_secret_value().encode() if config.token and config.auth == "on" else None
+        self._token = config.secret.get_secret_value().encode() if config.secret and config.auth == "on" else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the request through or answer it."""

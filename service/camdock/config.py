@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
@@ -17,6 +18,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from camdock.source import Source, SourceInvalid, parse_sources
 
 DEFAULT_CAMERA = "camera"
+LONGEST_LINE = 4096  # bytes of a token's file: what is longer is something else
+GOOD_ENOUGH = "8 or more printable ASCII characters without spaces"
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]", "*.localhost")
 
 
@@ -46,6 +49,10 @@ class Config(BaseSettings):
     token: SecretStr | None = Field(
         None, description="who sends it (`Authorization: Bearer`, or ?token=) may look and touch; 8 characters or more"
     )
+    token_file: SecretStr | None = Field(
+        None, description="file whose first line is the token, instead of CAMDOCK_TOKEN, which other programs may see",
+        examples=["/etc/camdock/token"],
+    )  # fmt: skip
     auth: Literal["on", "off"] = Field("on", description="off: everybody who reaches the port may look and touch")
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="names in the Host header that are answered, with commas between, `*.` for all below, `*` for "
@@ -89,29 +96,39 @@ class Config(BaseSettings):
     @field_validator("token")
     @classmethod
     def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None:
-            text = value.get_secret_value()
-            if len(text) < 8 or not text.isascii() or not text.isprintable() or " " in text:
-                raise ValueError(
-                    "needs 8 or more printable ASCII characters without spaces; `openssl rand -hex 16` makes a good one"
-                )
+        if value is not None and not _is_token(value.get_secret_value()):
+            raise ValueError(f"needs {GOOD_ENOUGH}; `openssl rand -hex 16` makes a good one")
         return value
+
+    # Before, and not after: pydantic keeps the input of what fails, which must be the file's name and not its content.
+    @field_validator("token_file", mode="before")
+    @classmethod
+    def _in_file(cls, value: object) -> object:
+        return SecretStr(_token_in(value)) if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _whole(self) -> Config:
         if "source" in self.model_fields_set and "sources" in self.model_fields_set:
             raise ValueError("CAMDOCK_SOURCE and CAMDOCK_SOURCES are both set: give the one or the other")
+        if self.token is not None and self.token_file is not None:
+            raise ValueError("CAMDOCK_TOKEN and CAMDOCK_TOKEN_FILE are both set: give the one or the other")
         try:
             _ = self.cameras
         except SourceInvalid as error:
             raise ValueError(f"CAMDOCK_{'SOURCES' if self.sources else 'SOURCE'}: {error}") from None
-        if not self.is_loopback and self.auth == "on" and self.token is None:
+        if not self.is_loopback and self.auth == "on" and self.secret is None:
             raise ValueError(
                 f"listening on {self.host} opens the cameras to the network, so nothing was started.\n"
-                "  Either set CAMDOCK_TOKEN to a secret (clients then send it: `openssl rand -hex 16` makes one),\n"
+                "  Either set CAMDOCK_TOKEN to a secret (clients then send it: `openssl rand -hex 16` makes one)\n"
+                "  or CAMDOCK_TOKEN_FILE to a file with one in its first line,\n"
                 "  or set CAMDOCK_AUTH=off if everybody who reaches this port may look and touch."
             )
         return self
+
+    @property
+    def secret(self) -> SecretStr | None:
+        """The token, wherever it was given; None when there is none."""
+        return self.token or self.token_file
 
     @property
     def cameras(self) -> dict[str, Source]:
@@ -146,6 +163,33 @@ class Config(BaseSettings):
             return self.abi_cache or _own_folder("XDG_CACHE_HOME", "~/.cache") / "abi.json"
         except RuntimeError:
             return None
+
+
+def _is_token(text: str) -> bool:
+    return len(text) >= 8 and text.isascii() and text.isprintable() and " " not in text
+
+
+def _token_in(path: str) -> str:
+    """The token in the first line of a file. Raises ValueError: what is wrong, what to do, nothing of the content."""
+    name, user = shlex.quote(path), os.geteuid()
+    make = f"`umask 077; openssl rand -hex 16 > {name}` makes a good one, for the service's user ({user}) alone to read"
+    try:
+        with Path(path).open("rb") as file:
+            line = file.readline(LONGEST_LINE)
+    except FileNotFoundError:
+        raise ValueError(f"there is no such file; {make}") from None
+    except PermissionError:
+        raise ValueError(
+            f"the service's user ({user}) may not read it, or not enter its folder: `chown {user} {name}`"
+        ) from None
+    except (OSError, ValueError) as error:  # a folder; a name with a null in it
+        raise ValueError(f"cannot be read: {getattr(error, 'strerror', None) or error}; name a file; {make}") from None
+    token = line.strip().decode("latin-1")
+    if not token:
+        raise ValueError(f"its first line is empty; {make}")
+    if len(line) == LONGEST_LINE or not _is_token(token):
+        raise ValueError(f"its first line needs {GOOD_ENOUGH}; {make}")
+    return token
 
 
 def _own_folder(variable: str, otherwise: str) -> Path:

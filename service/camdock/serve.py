@@ -131,7 +131,8 @@ def _serve(config: Config, listener: socket.socket) -> int:
 
     from camdock.app import build
     from camdock.child import KEEP_BELOW, KEEP_FREE
-    from camdock.server import DoorProtocol
+    from camdock.server import DoorProtocol, Server
+    from camdock.systemd import Systemd, summary
 
     logging.config.dictConfig(log_settings(config.log_level))
     # Every viewer is a file descriptor, and many systems begin with a limit of 1024.
@@ -141,8 +142,9 @@ def _serve(config: Config, listener: socket.socket) -> int:
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_MMAP_THRESHOLD, KEEP_BELOW)
         libc.mallopt(_M_TRIM_THRESHOLD, KEEP_FREE)
+    systemd = Systemd.take(os.environ)
     app = build(config)
-    server = uvicorn.Server(
+    server = Server(
         uvicorn.Config(
             app,
             http=DoorProtocol,
@@ -151,7 +153,9 @@ def _serve(config: Config, listener: socket.socket) -> int:
             log_config=None,
             server_header=False,
             timeout_graceful_shutdown=1,
-        )
+        ),
+        systemd,
+        lambda: summary(app.state.cameras.values()),
     )
     port = listener.getsockname()[1]
     shown = "127.0.0.1" if config.host in ("0.0.0.0", "::") else config.host  # noqa: S104 - compared, not bound

@@ -1,4 +1,4 @@
-"""The door: uvicorn with our HTTP protocol class, through which a stream gets its transport.
+"""The server: uvicorn with our HTTP protocol class, the door through which a stream gets its transport.
 
 Runs in: the API process. Everything here leans on uvicorn's insides (`cycle.chunked_encoding`, `pipeline`, `flow`), so
 tests/process/test_door.py runs on the oldest uvicorn we allow and on the newest.
@@ -7,9 +7,14 @@ tests/process/test_door.py runs on the oldest uvicorn we allow and on the newest
 from __future__ import annotations
 
 import asyncio
+import socket
+from collections.abc import Callable
 from typing import Any
 
+import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from camdock.systemd import Systemd
 
 DOOR = "camdock.door"
 LARGEST_HEAD = 64 << 10  # bytes; the parser has no limit of its own
@@ -120,3 +125,26 @@ class DoorProtocol(HttpToolsProtocol):
             self.transport.abort()
         else:
             super().shutdown()
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, which says when it serves and when it stops.
+
+    status  one line about the cameras, for whoever started the service
+    """
+
+    def __init__(self, config: uvicorn.Config, systemd: Systemd, status: Callable[[], str]) -> None:
+        super().__init__(config)
+        self._systemd = systemd
+        self._status = status
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve from here on."""
+        await super().startup(sockets)
+        if self.started:
+            self._systemd.ready(self._status)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End what is open, then the application."""
+        self._systemd.stopping()
+        await super().shutdown(sockets)

@@ -4,7 +4,7 @@
         done = play("deploy.yml", target, deploy_mode="native")
         assert done.recap[target.name]["changed"] > 0
 
-They share this machine's kernel: whatever needs one of its own (drivers, udev) is shown in a virtual machine (machine.py).
+They share this kernel: whatever needs one of its own (drivers, udev) is shown in a virtual machine (machine.py).
 """
 
 from __future__ import annotations

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from camdock.config import Config, ConfigInvalid, read_config, variables
 
@@ -19,6 +21,7 @@ def _nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "token").write_text(TOKEN + "\n")
 
 
 def given(monkeypatch: pytest.MonkeyPatch, **environment: str) -> Config:
@@ -53,6 +56,7 @@ VALUES: dict[str, tuple[str, object]] = {
     "CAMDOCK_HOST": ("127.0.0.2", "127.0.0.2"),
     "CAMDOCK_PORT": ("8080", 8080),
     "CAMDOCK_TOKEN": (TOKEN, TOKEN),
+    "CAMDOCK_TOKEN_FILE": ("token", TOKEN),
     "CAMDOCK_AUTH": ("OFF", "off"),
     "CAMDOCK_ALLOWED_HOSTS": (" Cam.lan, *.example.org ,,", ("cam.lan", "*.example.org")),
     "CAMDOCK_STATE_DIR": ("/somewhere/else", Path("/somewhere/else")),
@@ -70,7 +74,7 @@ def test_a_variable_sets_its_field(monkeypatch: pytest.MonkeyPatch, name: str) -
     text, value = VALUES[name]
     config = given(monkeypatch, **{name: text})
     field = getattr(config, name.removeprefix("CAMDOCK_").lower())
-    assert (field.get_secret_value() if name == "CAMDOCK_TOKEN" else field) == value
+    assert (field.get_secret_value() if isinstance(field, SecretStr) else field) == value
     assert field != Config.model_fields[name.removeprefix("CAMDOCK_").lower()].default
 
 
@@ -165,10 +169,14 @@ def test_listening_to_the_network_is_refused_with_both_ways_out(monkeypatch: pyt
     message = refused(monkeypatch, HOST=host)
     assert f"listening on {host} opens the cameras to the network, so nothing was started" in message
     assert "set CAMDOCK_TOKEN" in message
+    assert "CAMDOCK_TOKEN_FILE" in message
     assert "set CAMDOCK_AUTH=off" in message
 
 
-@pytest.mark.parametrize("way_out", [{"CAMDOCK_TOKEN": TOKEN}, {"CAMDOCK_AUTH": "off"}])
+@pytest.mark.parametrize(
+    "way_out",
+    [{"CAMDOCK_TOKEN": TOKEN}, {"CAMDOCK_TOKEN_FILE": "token"}, {"CAMDOCK_AUTH": "off"}],
+)
 def test_both_ways_out_lead_out(monkeypatch: pytest.MonkeyPatch, way_out: dict[str, str]) -> None:
     config = given(monkeypatch, HOST="0.0.0.0", **way_out)
     assert not config.is_loopback
@@ -207,6 +215,84 @@ def test_eight_characters_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     assert token.get_secret_value() == "!~aB+/=9"
 
 
+# --- the token's file -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("content", [TOKEN, TOKEN + "\n", f"  {TOKEN}\t\r\nthe rest is a note\n"])
+def test_the_token_is_the_first_line_of_its_file(monkeypatch: pytest.MonkeyPatch, content: str) -> None:
+    Path("token").write_text(content)
+    secret = given(monkeypatch, CAMDOCK_TOKEN_FILE="token").secret
+    assert secret is not None
+    assert secret.get_secret_value() == TOKEN
+
+
+def test_the_secret_is_the_token_wherever_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert read_config().secret is None
+    config = given(monkeypatch, CAMDOCK_TOKEN=TOKEN)
+    assert config.secret is config.token is not None
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "its first line is empty"),
+        (b" \n" + TOKEN.encode(), "its first line is empty"),
+        (b"hunter2", "its first line needs 8 or more printable ASCII characters without spaces"),
+        (b"hunter2 hunter2", "its first line needs 8 or more"),
+        ("hunter2-schlüssel".encode(), "its first line needs 8 or more"),
+        (b"hunter2\0hunter2", "its first line needs 8 or more"),
+        (b"hunter2" * 1000, "its first line needs 8 or more"),
+    ],
+)
+def test_a_file_without_a_good_token_is_refused_and_not_repeated(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes, says: str
+) -> None:
+    path = tmp_path / "the token"
+    path.write_bytes(content)
+    message = refused(monkeypatch, CAMDOCK_TOKEN_FILE=str(path))
+    assert message.startswith(f"CAMDOCK_TOKEN_FILE={path}: {says}")
+    assert f"openssl rand -hex 16 > '{path}'" in message, "not what to type"
+    assert "hunter2" not in message
+
+
+def test_a_token_file_that_is_not_there_is_named_with_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    message = refused(monkeypatch, CAMDOCK_TOKEN_FILE="/no/such/token")
+    assert message.startswith("CAMDOCK_TOKEN_FILE=/no/such/token: there is no such file; `umask 077; openssl rand")
+
+
+def test_a_folder_is_no_token_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    message = refused(monkeypatch, CAMDOCK_TOKEN_FILE=str(tmp_path))
+    assert message.startswith(f"CAMDOCK_TOKEN_FILE={tmp_path}: cannot be read: Is a directory; name a file")
+
+
+def test_a_token_file_that_may_not_be_read_says_by_whom(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = Path("token").absolute()
+    path.chmod(0)
+    was = os.geteuid()
+    monkeypatch.setenv("CAMDOCK_TOKEN_FILE", str(path))
+    if was == 0:
+        os.seteuid(65534)  # root may read everything
+    try:
+        with pytest.raises(ConfigInvalid) as caught:
+            read_config()
+        user = os.geteuid()
+    finally:
+        os.seteuid(was)
+    message = str(caught.value)
+    assert message.startswith(f"CAMDOCK_TOKEN_FILE={path}: the service's user ({user}) may not read it")
+    assert f"chown {user} " in message
+
+
+def test_a_token_and_a_file_of_it_are_one_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    message = refused(monkeypatch, CAMDOCK_TOKEN=TOKEN, CAMDOCK_TOKEN_FILE="token")
+    assert message == "CAMDOCK_TOKEN and CAMDOCK_TOKEN_FILE are both set: give the one or the other"
+
+
+def test_a_token_file_is_told_beside_every_other_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = refused(monkeypatch, CAMDOCK_PORT="x", CAMDOCK_TOKEN_FILE="/no/such/token").splitlines()
+    assert sorted(re.split("[=:]", line)[0] for line in lines) == ["CAMDOCK_PORT", "CAMDOCK_TOKEN_FILE"]
+
+
 # --- secrets ----------------------------------------------------------------------------------------------------------
 
 
@@ -217,9 +303,12 @@ def test_eight_characters_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
         {"CAMDOCK_SOURCES": "a=opencv:rtsp://user:hunter2@h/ b=relay:http://h/#token=hunter2"},
     ],
 )
-def test_a_config_never_shows_its_secrets(monkeypatch: pytest.MonkeyPatch, sources: dict[str, str]) -> None:
-    config = given(monkeypatch, CAMDOCK_TOKEN=TOKEN, **sources)
-    for shown in (repr(config), str(config), f"{config}", repr(config.token), str(config.token)):
+@pytest.mark.parametrize("token", [{"CAMDOCK_TOKEN": TOKEN}, {"CAMDOCK_TOKEN_FILE": "token"}])
+def test_a_config_never_shows_its_secrets(
+    monkeypatch: pytest.MonkeyPatch, token: dict[str, str], sources: dict[str, str]
+) -> None:
+    config = given(monkeypatch, **token, **sources)
+    for shown in (repr(config), str(config), f"{config}", repr(config.secret), str(config.secret)):
         assert "hunter2" not in shown
     assert all("hunter2" not in source.redacted for source in config.cameras.values())
 
