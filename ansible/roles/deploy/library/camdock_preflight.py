@@ -47,7 +47,7 @@ options:
   image_archive: {description: The docker save file., type: str, default: ""}
   archive: {description: What camdock_archive said., type: dict, default: {}}
   source: {description: The one camera's source., type: str, default: auto}
-  sources: {description: Source by camera name., type: dict, default: {}}
+  sources: {description: Several cameras' sources., type: str, default: ""}
   settings: {description: Further variables of the service., type: dict, default: {}}
   environment: {description: Variables for pip and docker., type: dict, default: {}}
   free_mb: {description: Least free space asked for; 0 for what was measured., type: int, default: 0}
@@ -495,7 +495,7 @@ def main() -> None:
             "image_archive": {"type": "str", "default": ""},
             "archive": {"type": "dict", "default": {}},
             "source": {"type": "str", "default": "auto"},
-            "sources": {"type": "dict", "default": {}},
+            "sources": {"type": "str", "default": ""},
             "settings": {"type": "dict", "default": {}},
             "environment": {"type": "dict", "default": {}},
             "free_mb": {"type": "int", "default": 0},

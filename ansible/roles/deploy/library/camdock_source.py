@@ -33,20 +33,25 @@ options:
   dest:
     description: Folder on the controller that keeps the archive; without it nothing is written.
     type: path
+  source:
+    description: The one camera's source, to be judged.
+    type: str
+    default: auto
   sources:
-    description: Source by camera name, to be judged.
-    type: dict
-    default: {}
+    description: Several cameras instead, as NAME=SOURCE with spaces between.
+    type: str
+    default: ""
 author: The Camdock authors
 """
 EXAMPLES = r"""
-- camdock_source: {root: "{{ playbook_dir }}/..", sources: {camera: "v4l2:/dev/video0"}}
+- camdock_source: {root: "{{ playbook_dir }}/..", source: "v4l2:/dev/video0"}
   delegate_to: localhost
 """
 RETURN = r"""
 version: {description: What camdock says its version is., type: str, returned: always}
 digest: {description: SHA-256 over names, modes and contents., type: str, returned: always}
 path: {description: The archive., type: str, returned: with dest}
+cameras: {description: Names of the cameras, the default one first., type: list, returned: always}
 problems: {description: Sentences about sources that cannot work., type: list, returned: always}
 """
 
@@ -55,6 +60,7 @@ CODE = "service/camdock"
 LEFT_OUT = re.compile(r"(^|/)(__pycache__|\.[^/]*|[^/]*~|[^/]*\.(pyc|pyo|egg-info|orig|rej))(/|$)")
 MADE = 946684800  # every file's date: 2000-01-01, as in the images
 KEPT = 3  # archives on the controller
+ONE_CAMERA = "camera"  # as the service calls it where only one is configured
 
 
 class SourceMissing(Exception):
@@ -132,23 +138,21 @@ def write(folder: Path, name: str, content: bytes) -> Path:
     return path
 
 
-def judge(root: Path, sources: dict[str, Any]) -> list[str]:
-    """What is wrong with these sources, by the service's own rules; empty when nothing is."""
+def judge(root: Path, source: str, sources: str) -> tuple[list[str], list[str]]:
+    """(names of the cameras, what is wrong with their sources), by the service's own rules."""
     sys.path.insert(0, str(root / "service"))
     try:
-        from camdock.source import SourceInvalid, parse_sources
+        from camdock.source import Source, SourceInvalid, parse_sources
     finally:
         sys.path.pop(0)
-    problems = []
-    for name, source in sources.items():
-        if re.search(r"\s", str(source)):
-            problems.append(f"The source of camera {name} has a space in it: write %20 for one that belongs there.")
-            continue
-        try:
-            parse_sources(f"{name}={source}")
-        except SourceInvalid as error:
-            problems.append(f"The source of camera {name} cannot work: {error}.".replace("..", "."))
-    return problems
+    try:
+        if sources.strip():
+            return list(parse_sources(sources)), []
+        Source.parse(source)
+    except SourceInvalid as error:
+        words = str(error).replace("CAMDOCK_SOURCES", "deploy_sources").rstrip(".")
+        return [], [f"{'deploy_sources' if sources.strip() else 'deploy_source'} cannot work: {words}."]
+    return [ONE_CAMERA], []
 
 
 def main() -> None:
@@ -158,7 +162,8 @@ def main() -> None:
         argument_spec={
             "root": {"type": "path", "required": True},
             "dest": {"type": "path"},
-            "sources": {"type": "dict", "default": {}},
+            "source": {"type": "str", "default": "auto"},
+            "sources": {"type": "str", "default": ""},
         },
         supports_check_mode=True,
         no_log=True,
@@ -168,7 +173,8 @@ def main() -> None:
     try:
         found = files(root)
         version, sums = version_of(found), digest(found)
-        result = {"version": version, "digest": sums, "problems": judge(root, module.params["sources"])}
+        cameras, problems = judge(root, module.params["source"], module.params["sources"])
+        result = {"version": version, "digest": sums, "cameras": cameras, "problems": problems}
         if module.params["dest"] and not module.check_mode:
             folder = Path(module.params["dest"])
             path = folder / f"camdock-{version}-{sums[:12]}.tar.gz"
