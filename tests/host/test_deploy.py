@@ -1,4 +1,4 @@
-"""deploy.yml natively, on bare hosts: pictures, the same again, what would change, and builds that do not come about."""
+"""deploy.yml natively, on bare hosts: pictures, the same again, what would change, and builds that fail."""
 
 from __future__ import annotations
 
