@@ -19,6 +19,7 @@ from tests.tools.containers import docker, new_name
 from tests.tools.target import Play, Target, play
 
 ENGINE = ("docker.io", "docker-cli", "docker-compose")  # what the role would install; it takes minutes each time
+pytestmark = pytest.mark.timeout(900)  # a play takes its time, a first one most of all
 IMAGE = f"{os.environ.get('CAMDOCK_TEST_REPOSITORY', 'camdock')}:current"
 
 

@@ -25,6 +25,7 @@ from tests.tools.containers import ROOT
 from tests.tools.target import PIP_CACHE, Play, Target, play
 
 GIVEN = {**USUAL, "deploy_source": SOURCE}
+pytestmark = pytest.mark.timeout(900)  # a play takes its time, a first one most of all
 DISK = ("--tmpfs", "/opt/camdock:size=900m,exec,mode=755")  # small, and apart from the others
 _IMPORTS = "import numpy, cv2, simplejpeg, linuxpy, requests; print(numpy.__version__, numpy.__file__)"
 

@@ -11,6 +11,8 @@ from tests.host.deploying import SMALL, SOURCE, USUAL, pictures, serving, token_
 from tests.tools.target import PIP_CACHE, Target, play
 
 GIVEN = {**USUAL, "deploy_extras": SMALL, "deploy_gate": "pictures"}
+pytestmark = pytest.mark.timeout(900)  # a play takes its time, a first one most of all
+VENV = ("python3-venv",)  # installing it is not the subject, and takes its time three times
 KEPT = {"/var/lib/camdock/captures/still.jpg": "a still", "/var/lib/camdock/settings/camera.json": "{}"}
 
 
@@ -18,7 +20,7 @@ KEPT = {"/var/lib/camdock/captures/still.jpg": "a still", "/var/lib/camdock/sett
 def fleet() -> Iterator[list[Target]]:
     """Three hosts that serve pictures, with a capture and settings each."""
     with ExitStack() as stack:
-        hosts = [stack.enter_context(Target("trixie", options=PIP_CACHE, deploy_source=SOURCE)) for _ in range(3)]
+        hosts = [stack.enter_context(Target("trixie", VENV, PIP_CACHE, deploy_source=SOURCE)) for _ in range(3)]
         play("deploy.yml", *hosts, deploy_serial=3, **GIVEN)
         for one in hosts:
             for path, text in KEPT.items():

@@ -10,6 +10,8 @@ import pytest
 from tests.host.deploying import USUAL
 from tests.tools.target import Target, play
 
+pytestmark = pytest.mark.timeout(900)  # a play takes its time, a first one most of all
+
 
 @pytest.fixture(scope="module")
 def target() -> Iterator[Target]:
