@@ -1,0 +1,124 @@
+"""deploy.yml with containers: an image from an archive, for this host's devices, and the same guarantees."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.host.deploying import SOURCE, USUAL, ask, pictures, serving, token_of, told
+from tests.tools.cannot import cannot
+from tests.tools.containers import docker, new_name
+from tests.tools.target import Play, Target, play
+
+ENGINE = ("docker.io", "docker-cli", "docker-compose")  # what the role would install; it takes minutes each time
+pytestmark = pytest.mark.timeout(900)  # a play takes its time, a first one most of all
+IMAGE = f"{os.environ.get('CAMDOCK_TEST_REPOSITORY', 'camdock')}:current"
+
+
+@dataclass
+class Deployed:
+    """A host, the play that it has seen, and what the play was given."""
+
+    target: Target
+    first: Play
+    given: dict[str, object]
+
+
+@pytest.fixture(scope="module")
+def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
+    if docker("image", "inspect", IMAGE, check=False).returncode != 0:
+        cannot(f"there is no image {IMAGE}: make image IMAGES=current")
+    archive = tmp_path_factory.mktemp("image") / "camdock.tar.gz"
+    with archive.open("wb") as file, gzip.open(file, "wb", compresslevel=1) as packed:
+        with subprocess.Popen(["docker", "save", IMAGE], stdout=subprocess.PIPE) as saved:
+            assert saved.stdout
+            shutil.copyfileobj(saved.stdout, packed, 1 << 20)
+        assert saved.returncode == 0
+    given = {**USUAL, "deploy_mode": "container", "deploy_image_archive": str(archive), "deploy_source": SOURCE}
+    with Target("trixie", packages=ENGINE) as target:
+        dry = play("deploy.yml", target, options=("--check", "--diff"), **given)
+        assert dry.recap[target.name]["changed"] > 0
+        assert target.run("test -e /opt/camdock").returncode == 1
+        yield Deployed(target, play("deploy.yml", target, **given), given)
+
+
+def inspected(target: Target) -> dict[str, dict[str, object]]:
+    """What the host's engine knows of the container."""
+    found: dict[str, dict[str, object]] = json.loads(target.done("docker inspect camdock-camdock-1"))[0]
+    return found
+
+
+def test_a_container_serves_moving_pictures_after_one_play(deployed: Deployed) -> None:
+    target = deployed.target
+    assert target.host.service("camdock").is_running
+    assert ask(target, "/health")[0] == 200
+    assert ask(target, "/stream")[0] == 401
+    assert len(set(pictures(target, token_of(target)))) > 1
+    state = inspected(target)["State"]
+    assert isinstance(state["Health"], dict)
+    assert state["Health"]["Status"] in ("healthy", "starting")
+    target.done("timeout 60 sh -c 'until docker inspect camdock-camdock-1 | grep -q \\\"healthy\\\"; do sleep 1; done'")
+
+
+def test_the_container_is_given_what_this_host_needs_and_no_more(deployed: Deployed) -> None:
+    target = deployed.target
+    config, host = inspected(target)["Config"], inspected(target)["HostConfig"]
+    assert config["User"] == "10001:10001"
+    assert (host["Privileged"], host["ReadonlyRootfs"], host["CapDrop"]) == (False, True, ["ALL"])
+    assert host["SecurityOpt"] == ["no-new-privileges:true"]
+    assert host["DeviceCgroupRules"] == ["c 81:* rw"]
+    assert host["GroupAdd"] == [str(target.host.group("video").gid)]
+    assert host["RestartPolicy"] == {"Name": "no", "MaximumRetryCount": 0}  # the unit starts it again
+    said = " ".join(map(str, config["Env"])) if isinstance(config["Env"], list) else ""
+    assert token_of(target) not in said
+    assert "CAMDOCK_TOKEN_FILE=/run/camdock/token" in said
+
+
+def test_a_second_run_changes_nothing_and_takes_half_the_time(deployed: Deployed) -> None:
+    target = deployed.target
+    before = serving(target), inspected(target)["State"]["StartedAt"]
+    second = play("deploy.yml", target, **deployed.given)
+    assert second.recap[target.name]["changed"] == 0, second.output
+    assert (serving(target), inspected(target)["State"]["StartedAt"]) == before
+    assert second.seconds < deployed.first.seconds / 2
+    dry = play("deploy.yml", target, options=("--check", "--diff"), **deployed.given)
+    assert dry.recap[target.name]["changed"] == 0
+    assert target.run("ls /var/cache/camdock/image").returncode != 0
+
+
+def test_a_changed_variable_is_shown_and_then_deployed_as_a_release_of_the_same_image(deployed: Deployed) -> None:
+    target, before = deployed.target, told(deployed.target)
+    given = {**deployed.given, "deploy_settings": {"CAMDOCK_LOG_LEVEL": "debug"}}
+    dry = play("deploy.yml", target, options=("--check", "--diff"), **given)
+    assert '+      CAMDOCK_LOG_LEVEL: "debug"' in dry.output
+    assert told(target) == before
+    play("deploy.yml", target, **given)
+    now = told(target)
+    assert now["previous"] == before["current"]
+    assert len({one["build"] for one in now["releases"]}) == 1
+    assert len(set(pictures(target, token_of(target)))) > 1
+
+
+def test_an_image_for_another_architecture_is_refused_before_anything_is_copied(
+    deployed: Deployed, tmp_path: Path
+) -> None:
+    name = new_name("other")
+    empty = subprocess.run(["tar", "c", "--files-from", "/dev/null"], check=True, capture_output=True).stdout
+    recipe = tmp_path / "build"
+    recipe.mkdir()
+    (recipe / "nothing.tar").write_bytes(empty)
+    (recipe / "Dockerfile").write_text("FROM scratch\nADD nothing.tar /\n")
+    docker("build", "--platform", "linux/arm64", "--tag", name, recipe)
+    archive = tmp_path / "other.tar"
+    docker("save", "--output", archive, name)
+    refused = play("deploy.yml", deployed.target, expect=2, **{**deployed.given, "deploy_image_archive": str(archive)})
+    assert "is for arm64, and this host is amd64" in refused.output
+    assert refused.recap[deployed.target.name]["changed"] == 0
