@@ -1,10 +1,12 @@
-"""The HTTP application around the owners.
+"""Builds every object, once.
 
 Runs in: the API process.
 """
 
 from __future__ import annotations
 
+import asyncio
+import functools
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
@@ -13,8 +15,14 @@ from fastapi import FastAPI
 import camdock
 from camdock import api, metrics, problems, stream
 from camdock.auth import Gate
+from camdock.camera import Camera
 from camdock.config import Config
-from camdock.owners import Owners
+from camdock.gate import AbiGate
+from camdock.guard import Guard
+from camdock.pixels import LOADS, Pixels
+from camdock.sender import Sender
+from camdock.settings import SettingsFile
+from camdock.source import KINDS
 
 DESCRIPTION = """Cameras as pictures over HTTP.
 
@@ -24,15 +32,32 @@ Errors are problem documents (RFC 9457) with a stable `code` and a `hint`.
 """
 
 
-def build(config: Config, owners: Owners | None = None) -> FastAPI:
-    """The whole service. Its lifespan starts the owners, if they do not run yet, and ends them."""
-    owners = owners or Owners(config)
-    cameras, sender, abi = owners.cameras, owners.sender, owners.abi
+def build(config: Config) -> FastAPI:
+    """The whole service, not yet running: cameras start with the application's lifespan."""
+    guard = Guard()
+    loads = {source.kind: KINDS[source.kind].loads for source in config.cameras.values()}
+    names = {name for one in (*loads.values(), *LOADS.values()) for name in one}
+    abi = AbiGate(names, guard, config.abi_cache_path, enabled=config.abi == "check")
+    pixels = Pixels(guard, abi.admit)
+    cameras = {
+        name: Camera(
+            name,
+            source,
+            SettingsFile(config.settings_path(name)),
+            pixels,
+            guard,
+            functools.partial(abi.admit, loads[source.kind]),
+            open_timeout_s=config.open_timeout_s,
+            linger_s=config.linger_s,
+        )
+        for name, source in config.cameras.items()
+    }
+    sender = Sender(send_timeout_s=config.send_timeout_s)
     app = FastAPI(
         title="Camdock",
         version=camdock.__version__,
         description=DESCRIPTION,
-        lifespan=_running(owners),
+        lifespan=_running(cameras, sender, pixels, guard, abi),
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -40,18 +65,27 @@ def build(config: Config, owners: Owners | None = None) -> FastAPI:
     app.include_router(api.router(cameras, sender, abi, camdock.__version__))
     app.include_router(stream.router(cameras, sender))
     app.include_router(metrics.router(cameras, sender, abi, camdock.__version__, config.settings_path("").parent))
+    app.state.cameras = cameras  # for the one who serves it
     problems.install(app)
     app.add_middleware(Gate, config=config)
     return app
 
 
-def _running(owners: Owners) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+def _running(
+    cameras: dict[str, Camera], sender: Sender, pixels: Pixels, guard: Guard, abi: AbiGate
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        owners.start()
+        abi.start()
+        sender.start()
+        for camera in cameras.values():
+            camera.start()
         try:
             yield
         finally:
-            await owners.stop()
+            await sender.stop()
+            await asyncio.gather(*(camera.stop() for camera in cameras.values()), pixels.stop())
+            await abi.stop()
+            guard.stop()
 
     return lifespan

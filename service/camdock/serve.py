@@ -13,17 +13,14 @@ import logging
 import logging.config
 import os
 import resource
+import signal
 import socket
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import camdock
 from camdock.config import Config, ConfigInvalid, read_config, variables
 from camdock.source import KINDS
-
-if TYPE_CHECKING:
-    from fastapi import FastAPI
 
 EXIT_CONFIG = 2
 EXIT_PORT = 3
@@ -130,10 +127,12 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _serve(config: Config, listener: socket.socket) -> int:
+    import uvicorn
+
+    from camdock.app import build
     from camdock.child import KEEP_BELOW, KEEP_FREE
-    from camdock.owners import Owners
-    from camdock.server import Server
-    from camdock.systemd import Systemd
+    from camdock.server import DoorProtocol, Server
+    from camdock.systemd import Systemd, summary
 
     logging.config.dictConfig(log_settings(config.log_level))
     # Every viewer is a file descriptor, and many systems begin with a limit of 1024.
@@ -143,23 +142,31 @@ def _serve(config: Config, listener: socket.socket) -> int:
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_MMAP_THRESHOLD, KEEP_BELOW)
         libc.mallopt(_M_TRIM_THRESHOLD, KEEP_FREE)
-    owners = Owners(config)
-
-    def build() -> FastAPI:
-        from camdock.app import build
-
-        app = build(config, owners)
-        gc.freeze()  # what is there now stays: later collections pass over it, and are over sooner
-        gc.enable()
-        return app
-
-    server = Server(owners, build, Systemd.take(os.environ))
+    systemd = Systemd.take(os.environ)
+    app = build(config)
+    server = Server(
+        uvicorn.Config(
+            app,
+            http=DoorProtocol,
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            server_header=False,
+            timeout_graceful_shutdown=1,
+        ),
+        systemd,
+        lambda: summary(app.state.cameras.values()),
+    )
     port = listener.getsockname()[1]
     shown = "127.0.0.1" if config.host in ("0.0.0.0", "::") else config.host  # noqa: S104 - compared, not bound
     log = logging.getLogger("camdock")
     log.info("camdock %s on http://%s:%d", camdock.__version__, shown, port)
     if not config.is_loopback and config.auth == "off":
         log.warning("CAMDOCK_AUTH=off: everybody who reaches this port may look and touch")
-    with contextlib.suppress(KeyboardInterrupt):  # before the server listens for it
+    gc.freeze()  # what is there now stays: later collections pass over it, and are over sooner
+    gc.enable()
+    # Once it has stopped, uvicorn raises the signal again that stopped it; SIGTERM's own answer is no exit status 0.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with contextlib.suppress(KeyboardInterrupt):
         server.run(sockets=[listener])
     return 0

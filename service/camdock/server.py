@@ -7,7 +7,6 @@ tests/process/test_door.py runs on the oldest uvicorn we allow and on the newest
 from __future__ import annotations
 
 import asyncio
-import signal
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -15,8 +14,7 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from camdock.owners import Owners
-from camdock.systemd import Systemd, summary
+from camdock.systemd import Systemd
 
 DOOR = "camdock.door"
 LARGEST_HEAD = 64 << 10  # bytes; the parser has no limit of its own
@@ -130,58 +128,23 @@ class DoorProtocol(HttpToolsProtocol):
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, around owners that are at work before there is an application.
+    """uvicorn's server, which says when it serves and when it stops.
 
-    build    makes the application: called in a thread, since importing the framework takes as long as loading a driver
-    systemd  hears when we serve, and when we stop
+    status  one line about the cameras, for whoever started the service
     """
 
-    def __init__(self, owners: Owners, build: Callable[[], Any], systemd: Systemd) -> None:
-        super().__init__(
-            uvicorn.Config(
-                _not_built_yet,
-                http=DoorProtocol,
-                ws="none",
-                lifespan="on",
-                log_config=None,
-                server_header=False,
-                timeout_graceful_shutdown=1,
-            )
-        )
-        self._owners = owners
-        self._build = build
+    def __init__(self, config: uvicorn.Config, systemd: Systemd, status: Callable[[], str]) -> None:
+        super().__init__(config)
         self._systemd = systemd
-
-    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
-        """From the first driver to the last; for the main thread."""
-        # uvicorn listens for signals later. A KeyboardInterrupt would come up in any callback, and may end there.
-        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            self._owners.start()
-            try:
-                self.config.app = await asyncio.to_thread(self._build)
-            except BaseException:
-                await self._owners.stop()
-                raise
-            if self.should_exit:
-                await self._owners.stop()
-            else:
-                await super().serve(sockets)
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        self._status = status
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accept connections from here on."""
+        """Serve from here on."""
         await super().startup(sockets)
         if self.started:
-            self._systemd.ready(lambda: summary(self._owners.cameras.values()))
+            self._systemd.ready(self._status)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End what is open, then the application, and with it the owners."""
+        """End what is open, then the application."""
         self._systemd.stopping()
         await super().shutdown(sockets)
-
-
-async def _not_built_yet(*_: object) -> None:
-    raise RuntimeError("the application was asked before it was built")
