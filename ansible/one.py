@@ -144,7 +144,7 @@ def in_the_way(machine: Machine) -> list[str]:
     """The installed packages that the role purge would remove."""
     import yaml
 
-    listed = yaml.safe_load((HERE / "roles" / "purge" / "defaults" / "main.yml").read_text("utf-8"))["purge_packages"]
+    listed = yaml.safe_load((HERE / "roles" / "purge" / "vars" / "main.yml").read_text("utf-8"))["purge_packages"]
     installed = {one.removeprefix("installed=") for one in machine.answers.get("packages", "").split()}
     return sorted({one["name"] for one in listed} & installed)
 

@@ -67,7 +67,7 @@ def test_a_default_is_the_same_in_both_files_and_of_its_type(role: str) -> None:
         assert isinstance(value, TYPES[option["type"]]), name
         assert not (option["type"] == "int" and isinstance(value, bool)), name
         if choices := option.get("choices"):
-            assert value in choices, name
+            assert set(value if isinstance(value, list) else [value]) <= set(choices), name
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -76,7 +76,7 @@ def test_preflight_is_told_the_same_and_changes_nothing(role: str) -> None:
     assert specs["preflight"]["options"] == specs["main"]["options"]
     text = (ANSIBLE / "roles" / role / "tasks" / "preflight.yml").read_text("utf-8")
     changing = re.findall(
-        r"ansible\.builtin\.(copy|template|file|apt|user|group|systemd\w*|lineinfile|blockinfile)\b", text
+        r"^\s*ansible\.builtin\.(copy|template|file|apt|user|group|systemd\w*|lineinfile|blockinfile):", text, re.MULTILINE
     )
     assert not changing
 
@@ -84,13 +84,16 @@ def test_preflight_is_told_the_same_and_changes_nothing(role: str) -> None:
 @pytest.mark.parametrize("role", ROLES)
 def test_no_variable_is_used_that_nobody_has_described(role: str) -> None:
     folder = ANSIBLE / "roles" / role
-    known = set(options(role)) | set(read(role, "vars/main.yml") if (folder / "vars/main.yml").exists() else {})
+    known = set(options(role))
+    for file in folder.glob("vars/*.yml"):
+        known |= set(re.findall(rf"^\s*({role}_\w+):", file.read_text("utf-8"), re.MULTILINE))
     used: dict[str, str] = {}
     for file in [*folder.glob("tasks/*.yml"), *folder.glob("handlers/*.yml"), *folder.glob("templates/*")]:
         text = file.read_text("utf-8")
         known |= set(re.findall(rf"^\s*(?:register:\s*|(?:- )?)({role}_\w+)(?::|\s*$)", text, re.MULTILINE))
         known |= set(re.findall(rf"(?:register|loop_var|index_var):\s*({role}_\w+)", text))
         known |= set(re.findall(rf"{{%-?\s*(?:set|for)\s+({role}_\w+)", text))
+        known |= {file.stem for file in folder.glob("*/*.py")}  # modules and filters
         for name in re.findall(rf"(?<![\w./'-])({role}_[a-z]\w*)", text):
             used.setdefault(name, file.name)
     assert {name: file for name, file in used.items() if name not in known} == {}
