@@ -92,13 +92,16 @@ def run(wanted: dict[str, Any], *, check: bool) -> dict[str, Any]:
     known = packages()
     missing = [one for one in undo.packages if not _is_here(known, one.name)]
     notes: list[str] = []
-    if missing and not check:
-        try:
-            act(["apt-get", "update"], wanted["lock_timeout_s"])
-        except Trouble as trouble:
-            notes.append(f"apt's lists could not be brought up to date: {trouble}")
     with without(wanted["preferences"]) as options:
-        words, lost = request(missing, available([one.name for one in missing], options))
+        names = [one.name for one in missing]
+        versions = available(names, options)
+        if not check and any(one.version not in versions[one.name] for one in missing):
+            try:  # perhaps only this host's lists are old, or absent
+                act(["apt-get", "update"], wanted["lock_timeout_s"])
+                versions = available(names, options)
+            except Trouble as trouble:
+                notes.append(f"apt's lists could not be brought up to date: {trouble}")
+        words, lost = request(missing, versions)
         words = agreed(words, lambda asked: simulated(_install(asked), options))
     if not check:
         remove(wanted["preferences"])
