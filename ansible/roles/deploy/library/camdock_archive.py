@@ -39,6 +39,8 @@ architecture: {description: As the image names it, amd64 or arm64., type: str, r
 version: {description: The label org.opencontainers.image.version, or an empty text., type: str, returned: success}
 sha256: {description: Of the file., type: str, returned: success}
 bytes: {description: Size of the file., type: int, returned: success}
+path: {description: The file, wherever the play is run from., type: str, returned: success}
+unpacked: {description: Bytes of all its layers., type: int, returned: success}
 problem: {description: A sentence when it cannot be used, else an empty text., type: str, returned: always}
 """
 
@@ -137,7 +139,7 @@ def main() -> None:
     module = AnsibleModule(argument_spec={"path": {"type": "path", "required": True}}, supports_check_mode=True)
     path = Path(module.params["path"])
     try:
-        module.exit_json(changed=False, problem="", **read(path))
+        module.exit_json(changed=False, problem="", path=str(path.resolve()), **read(path))
     except ArchiveUnusable as error:
         module.exit_json(
             changed=False,

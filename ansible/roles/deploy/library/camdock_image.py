@@ -31,6 +31,7 @@ options:
   image: {description: Image by digest., type: str, default: ""}
   architecture: {description: As dpkg names the host's., type: str, required: true}
   environment: {description: Variables for docker., type: dict, default: {}}
+  only_look: {description: Whether the engine has it, and nothing else., type: bool, default: false}
 author: The Camdock authors
 """
 EXAMPLES = r"""
@@ -39,6 +40,7 @@ EXAMPLES = r"""
 RETURN = r"""
 image: {description: The reference that the engine keeps it by., type: str, returned: success}
 version: {description: The version that the image says it is., type: str, returned: success}
+limits: {description: What the engine can limit., type: dict, returned: when it was only looked}
 here: {description: Whether the engine had it already., type: bool, returned: success}
 log: {description: What docker said last., type: list, returned: failure}
 """
@@ -77,6 +79,15 @@ def inspected(reference: str) -> dict[str, Any] | None:
         return None
     found: dict[str, Any] = json.loads(text)[0]
     return found
+
+
+def limits() -> dict[str, Any]:
+    """What the engine can limit on this kernel, and by how many processors: it refuses what it cannot."""
+    status, text = docker("info", "--format", "{{.CPUCfsQuota}} {{.PidsLimit}} {{.NCPU}}")
+    words = text.split()
+    if status != 0 or len(words) != 3:  # not there yet: a check before the first deployment
+        return {"cpus": True, "pids": True, "processors": os.cpu_count() or 1}
+    return {"cpus": words[0] == "true", "pids": words[1] == "true", "processors": int(words[2])}
 
 
 def bring(given: dict[str, Any]) -> str:
@@ -155,11 +166,14 @@ def main() -> None:
     said = complete(folder)
     about = inspected(said["image"]) if said else None
     if said and about and about["Id"] == said["id"]:
-        module.exit_json(changed=False, here=True, image=said["image"], version=said["version"], invocation={})
+        module.exit_json(
+            changed=False, here=True, image=said["image"], version=said["version"], limits=limits(), invocation={}
+        )
     if module.check_mode or given["only_look"]:
         name = f"{REPOSITORY}:{given['build']}"
         version = "unknown until it is here"
-        module.exit_json(changed=not given["only_look"], here=False, image=name, version=version, invocation={})
+        changed = not given["only_look"]
+        module.exit_json(changed=changed, here=False, image=name, version=version, limits=limits(), invocation={})
     try:
         with alone(root / "builds" / ".lock", WAIT_FOR_OTHERS_S):
             result = make(given)

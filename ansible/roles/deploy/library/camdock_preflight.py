@@ -72,13 +72,13 @@ ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64"}
 PYTHON = "/usr/bin/python3"
 OLDEST, NEWEST = (3, 11), (3, 13)
 NATIVE_PACKAGES = ("python3-venv", "ca-certificates")
-ENGINE_PACKAGES = {
+ENGINE_PACKAGES: dict[tuple[str, str], dict[str, tuple[str, ...]]] = {
     ("debian", "13"): {"engine": ("docker.io", "docker-cli"), "compose": ("docker-compose",)},
     ("ubuntu", "24.04"): {"engine": ("docker.io",), "compose": ("docker-compose-v2",)},
 }
 # MB that a first deployment was seen to take, and a quarter more. Packages: what apt unpacks and downloads.
-NATIVE_MB = {"build": 470, "cache": 170, "temporary": 130, "packages": 60}
-CONTAINER_MB = {"engine": 420, "image": 450}
+NATIVE_MB = {"build": 400, "cache": 150, "temporary": 130, "packages": 60}
+CONTAINER_MB = {"engine": 410, "image": 550}
 READY_MB = 10  # a release alone
 LISTEN = "0A"
 ANSWER_WITHIN_S = 10.0
@@ -331,7 +331,8 @@ def unreachable(address: str, environment: dict[str, Any], may_refuse: bool = Fa
         return ""
     lower = {str(name).lower(): str(value) for name, value in {**os.environ, **environment}.items()}
     proxies = {scheme: lower[f"{scheme}_proxy"] for scheme in ("http", "https") if lower.get(f"{scheme}_proxy")}
-    if urllib.request.proxy_bypass_environment(url.hostname or "", {"no": lower.get("no_proxy", "")}):
+    without = {"no": lower.get("no_proxy", "")}
+    if urllib.request.proxy_bypass_environment(url.hostname or "", without):  # type: ignore[attr-defined]
         proxies = {}
     bare = url._replace(netloc=url.netloc.rpartition("@")[2])
     request = urllib.request.Request(bare.geturl(), method="GET")  # noqa: S310 - http and https, see above
