@@ -246,7 +246,8 @@ def test_whenever_the_tool_is_killed_recover_brings_the_old_release_back(host: D
     host.release("tried", HANGING)
     appear_s = 1 if state == "put back" else 60
     told = host.target.done(
-        f"cd /opt/camdock; {TOOL} switch tried --appear {appear_s} --watch 0 >/dev/null 2>&1 & pid=$!; cd /opt/camdock; SEEN=; "
+        f"cd /opt/camdock; {TOOL} switch tried --appear {appear_s} --watch 0 >/dev/null 2>&1 & pid=$!; "
+        "cd /opt/camdock; SEEN=; "
         f"while kill -0 $pid 2>/dev/null; do [ $(readlink current) = releases/tried ] && SEEN=1; "
         f"if {STATES[state]}; then kill -KILL $pid; wait $pid; echo killed; exit 0; fi; done; echo 'it was over'"
     )
