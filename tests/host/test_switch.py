@@ -244,8 +244,10 @@ STATES = {
 @pytest.mark.parametrize("state", STATES)
 def test_whenever_the_tool_is_killed_recover_brings_the_old_release_back(host: Deployed, state: str) -> None:
     host.release("tried", HANGING)
+    appear_s = 1 if state == "put back" else 60
     told = host.target.done(
-        f"cd /opt/camdock; {TOOL} switch tried --appear 1 --watch 0 >/dev/null 2>&1 & pid=$!; cd /opt/camdock; SEEN=; "
+        f"cd /opt/camdock; {TOOL} switch tried --appear {appear_s} --watch 0 >/dev/null 2>&1 & pid=$!; "
+        "cd /opt/camdock; SEEN=; "
         f"while kill -0 $pid 2>/dev/null; do [ $(readlink current) = releases/tried ] && SEEN=1; "
         f"if {STATES[state]}; then kill -KILL $pid; wait $pid; echo killed; exit 0; fi; done; echo 'it was over'"
     )
