@@ -174,7 +174,12 @@ class Play:
         given.write_text(json.dumps(variables))
         # Nothing of the person's own settings, and nothing in colour.
         environment = {name: text for name, text in os.environ.items() if not name.startswith("ANSIBLE_")}
-        environment |= {"ANSIBLE_NOCOLOR": "1", "ANSIBLE_HOME": str(self._folder / "ansible"), "LC_ALL": "C.UTF-8"}
+        environment |= {
+            "ANSIBLE_NOCOLOR": "1",
+            "ANSIBLE_PIPELINING": "1",
+            "ANSIBLE_HOME": str(self._folder / "ansible"),
+            "LC_ALL": "C.UTF-8",
+        }
         self.output, self.status, self.seconds = "", -1, 0.0
         self._began = time.monotonic()
         self._process = subprocess.Popen(
