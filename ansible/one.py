@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -26,20 +27,25 @@ DEVICES = HERE.parent / "service" / "camdock" / "devices.py"
 MODES = ("native", "container")
 LOCAL = ("localhost", "127.0.0.1", "::1")
 EXIT_USAGE = 2
+# Options of ansible-playbook that say where sudo's password comes from.
+PASSWORDS = ("-K", "--ask-become-pass", "--become-pass")
 # Asked in one breath; each line is one answer, and an empty one means: there is none.
 QUESTIONS = {
     "system": '. /etc/os-release; echo "$PRETTY_NAME"',
     "machine": "uname -m",
     "board": r"tr -d '\0' </proc/device-tree/model 2>/dev/null; echo",
     "python": "python3 -c 'import platform; print(platform.python_version())' 2>/dev/null || echo",
-    "sudo": 'if [ "$(id -u)" = 0 ]; then echo root; elif sudo -n true 2>/dev/null; then echo free; else echo asks; fi',
+    "user": 'echo "${SUDO_USER:-$(id -un)}"',
+    # -k: what sudo remembers for a terminal does not count for Ansible, which has none.
+    "sudo": 'if [ "$(id -u)" = 0 ]; then echo root; elif ! command -v sudo >/dev/null; then echo none; '
+    "elif sudo -k -n true </dev/null 2>/dev/null; then echo free; else echo asks; fi",
     "release": 'basename "$(readlink /opt/camdock/current || true)"',
     "packages": "dpkg-query --show --showformat='${db:Status-Status}=${Package} ' 2>/dev/null; echo",
 }
 HINTS = {  # what ssh says: what to do about it
     "Permission denied": "let your key in first (it asks for the password once): ssh-copy-id {host}",
     "Host key verification failed": "say once that you know this machine: ssh {host}",
-    "REMOTE HOST IDENTIFICATION HAS CHANGED": "was the machine set up anew? Forget its old key: ssh-keygen -R {name}",
+    "REMOTE HOST IDENTIFICATION HAS CHANGED": "was the machine set up anew? Forget its old key: ssh-keygen -R {known}",
     "Could not resolve hostname": "is the name right, and is the machine on? Its IP address will do as well",
     "Connection refused": "turn SSH on there (raspi-config, Interface Options), or give its port: HOST=user@name:port",
     "timed out": "is it on, and in this network?",
@@ -80,14 +86,26 @@ class Machine:
 
     @property
     def is_local(self) -> bool:
-        """Whether it is this machine."""
-        return self.name in LOCAL and not self._login[2]
+        """Whether it is this machine, asked without SSH."""
+        user, name, port = self._login
+        return name in LOCAL and not user and not port
+
+    @property
+    def login(self) -> str:
+        """What ssh is called with to get there, as a word for a shell."""
+        return shlex.quote(f"ssh://{self.given}" if self._login[2] else self.given)
+
+    @property
+    def known_as(self) -> str:
+        """What it is called among the keys that ssh knows, as a word for a shell."""
+        _, name, port = self._login
+        return shlex.quote(f"[{name}]:{port}" if port else name)
 
     def check(self) -> None:
         """Raises CannotGoOn when it is not named in a way that can be meant."""
         user, name, port = self._login
-        # What begins with a dash would be an option of ssh.
-        if not name or name.startswith("-") or user.startswith("-") or any(c.isspace() for c in self.given):
+        # What begins with a dash would be an option of ssh; brackets and braces mean something to Ansible.
+        if not re.fullmatch(r"[\w.:%][\w.:%-]*", name) or not re.fullmatch(r"|[^-\s{}][^\s{}]*", user):
             raise CannotGoOn(f"HOST={self.given} names no machine. For example: make deploy HOST=pi@camera.local")
         if port and not (port.isdigit() and 0 < int(port) < 65536):
             raise CannotGoOn(f"HOST={self.given}: {port} is no port; 22 is what SSH listens on by itself")
@@ -113,8 +131,7 @@ class Machine:
         hint = next((hint for words, hint in HINTS.items() if words in done.stderr), "")
         if done.returncode != 255 and not hint:
             raise CannotGoOn(f"{self.given} could not be looked at: {said[-1]}")
-        host = shlex.quote(self.given if not self._login[2] else f"ssh://{self.given}")
-        told = f"\n  {hint.format(host=host, name=shlex.quote(self.name))}" if hint else ""
+        told = f"\n  {hint.format(host=self.login, known=self.known_as)}" if hint else ""
         raise CannotGoOn(f"{self.given} does not let us in: {said[-1]}{told}")
 
     def look(self) -> None:
@@ -137,6 +154,8 @@ class Machine:
             about["ansible_user"] = user
         if port:
             about["ansible_port"] = int(port)
+        if self.answers["sudo"] == "root":
+            about["ansible_become"] = False  # a Debian whose root logs in need not have sudo
         return {"cameras": {"hosts": {name: about}}}
 
 
@@ -161,6 +180,7 @@ def explanation(machine: Machine, given: argparse.Namespace) -> str:
     """What there is, and what will be done."""
     about = machine.answers
     steps = []
+    person = "" if about["user"] in ("", "root") else f" and {about['user']}"
     how = ", as a container" if given.mode == "container" else ""
     if found := in_the_way(machine):
         steps += [
@@ -168,9 +188,7 @@ def explanation(machine: Machine, given: argparse.Namespace) -> str:
             "   apt is asked first; nothing is done if it would take more. ansible/restore.yml puts them back",
         ]
     steps += [
-        "make a user `camdock` without a login, and let it"
-        + (f" and {machine.given.partition('@')[0]}" if "@" in machine.given else "")
-        + " open cameras (group video)",
+        f"make a user `camdock` without a login, and let it{person} open cameras (group video)",
         f"install Camdock into /opt/camdock{how} (400 MB; some minutes)",
         f"start it now and at every boot, as the service `camdock`, on {address(machine, given)}",
         "watch its pictures for half a minute; where none come, put back what was there before",
@@ -199,7 +217,8 @@ def address(machine: Machine, given: argparse.Namespace) -> str:
     """Where its pictures will be."""
     if given.loopback:
         return f"http://127.0.0.1:{given.port} there, for that machine alone"
-    return f"http://{machine.name}:{given.port}, for whoever has the token"
+    name = f"[{machine.name}]" if ":" in machine.name else machine.name
+    return f"http://{name}:{given.port}, for whoever has the token"
 
 
 def variables(given: argparse.Namespace) -> dict[str, Any]:
@@ -230,6 +249,20 @@ def agreed() -> bool:
         return False
 
 
+def sudo_asks(machine: Machine, given: argparse.Namespace) -> bool:
+    """Whether Ansible has to ask for sudo's password. Raises CannotGoOn where nobody can become root."""
+    if machine.answers["sudo"] == "none":
+        raise CannotGoOn(f"{machine.given} has no sudo: log in as root, or install it there (su -c 'apt install sudo')")
+    if machine.answers["sudo"] != "asks" or any(word.startswith(PASSWORDS) for word in given.options):
+        return False
+    if not sys.stdin.isatty():
+        raise CannotGoOn(
+            f"on {machine.given} sudo asks for a password, and nobody is here to type it: "
+            "ARGS=--become-password-file=FILE has it in a file"
+        )
+    return True
+
+
 def deploy(machine: Machine, given: argparse.Namespace) -> int:
     """Run the play; returns its exit status."""
     program = Path(sys.executable).with_name("ansible-playbook")
@@ -249,7 +282,7 @@ def deploy(machine: Machine, given: argparse.Namespace) -> int:
             *given.options,
             str(HERE / "deploy.yml"),
         ]
-        if machine.answers["sudo"] == "asks":
+        if sudo_asks(machine, given):
             words.insert(1, "--ask-become-pass")
         return subprocess.run(words, check=False).returncode
 
@@ -261,9 +294,9 @@ def main(arguments: Sequence[str]) -> int:
         prog="make deploy",
         description="Deploy Camdock to one machine: look at it, explain what will be done, ask once, do it.",
         usage="make deploy HOST=user@name [MODE=container] [SOURCE=...] [PORT=8000] [IMAGE=...] [YES=1] [ARGS=--check]",
+        allow_abbrev=False,
         epilog="Any other word (ARGS='--check --diff', ARGS=-vv) goes to ansible-playbook.",
     )
-    parser.add_argument("host", nargs="?", default=environment("CAMDOCK_HOST", ""), help="user@name:port, or localhost")
     parser.add_argument(
         "--mode", choices=MODES, default=environment("CAMDOCK_MODE") or "native",
         help="native: an environment and a systemd unit; container: Docker, on Debian 13",
@@ -283,8 +316,12 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--yes", action="store_true", default=environment("CAMDOCK_YES", "") not in ("", "0"), help="do not ask"
     )
-    given, given_options = parser.parse_known_args(arguments)
-    given.options = given_options
+    given, words = parser.parse_known_args(arguments)
+    # Not an argument to the parser: it would take the value of an option of ansible-playbook for the machine.
+    given.host = environment("CAMDOCK_HOST", "")
+    if not given.host and words and not words[0].startswith("-"):
+        given.host = words.pop(0)
+    given.options = words
     try:
         if not given.host:
             raise CannotGoOn(
@@ -300,6 +337,7 @@ def main(arguments: Sequence[str]) -> int:
         machine = Machine(given.host, given.ssh_config)
         machine.check()
         machine.look()
+        sudo_asks(machine, given)  # said before anything is asked
         print(explanation(machine, given))
         if not given.yes and not agreed():
             print("Nothing was changed.")
@@ -312,8 +350,10 @@ def main(arguments: Sequence[str]) -> int:
         print("\nStopped. What was begun is finished or put back by the next make deploy.", file=sys.stderr)
         return 130
     if status == 0 and not given.options:
-        where = "" if machine.is_local else f"ssh {machine.given} "
-        print(f"\nPictures on {address(machine, given)}.\nThe token: {where}sudo cat /etc/camdock/token")
+        sudo = "" if machine.answers["sudo"] == "root" else "sudo "
+        terminal = "-t " if machine.answers["sudo"] == "asks" else ""  # where sudo can ask
+        where = "" if machine.is_local else f"ssh {terminal}{machine.login} "
+        print(f"\nPictures on {address(machine, given)}.\nThe token: {where}{sudo}cat /etc/camdock/token")
     return status
 
 

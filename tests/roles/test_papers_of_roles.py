@@ -148,3 +148,19 @@ def test_the_example_inventory_names_only_variables_that_exist() -> None:
     )
     assert named
     assert named <= known
+
+
+def test_two_roles_that_see_to_the_services_user_want_the_same_of_it() -> None:
+    """Otherwise each changes back what the other has done, in every play, and fails while the service runs."""
+    wanted = []
+    for role, file in (("video", "join.yml"), ("deploy", "main.yml")):
+        known = {**read(role, "defaults/main.yml"), **read(role, "vars/main.yml")}
+
+        def plain(value: Any, known: dict[str, Any] = known) -> Any:
+            name = re.fullmatch(r"\{\{ (\w+) \}\}", value) if isinstance(value, str) else None
+            return known[name.group(1)] if name else value
+
+        tasks = read(role, f"tasks/{file}")
+        (user,) = (task["ansible.builtin.user"] for task in tasks if "uid" in task.get("ansible.builtin.user", {}))
+        wanted.append({name: plain(value) for name, value in user.items() if name not in ("groups", "append")})
+    assert wanted[0] == wanted[1]

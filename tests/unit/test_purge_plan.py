@@ -140,6 +140,31 @@ def test_only_what_is_installed_is_asked_for_and_a_hold_is_respected() -> None:
     assert apt.listed_here(known(package("python3", held=True)), LISTED) == []
 
 
+def test_what_may_go_and_is_on_hold_stays() -> None:
+    host = known(package("python3-numpy"), package("octo", "python3-numpy", held=True))
+    with pytest.raises(apt.Trouble, match=r"octo: on hold.*Nothing was changed.*apt-mark unhold octo"):
+        planned({"python3-numpy", "octo"}, host=host, allowed=["octo"])
+
+
+@pytest.mark.parametrize("check", [True, False])
+@pytest.mark.parametrize("name", ["purge_packages", "purge_restore"])
+def test_another_program_that_installs_is_waited_for_before_anything_is_judged(
+    modules: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, check: bool
+) -> None:
+    module = modules(name)
+
+    def holds(timeout_s: float) -> None:
+        raise apt.Trouble(f"waited for {timeout_s:g} s")
+
+    monkeypatch.setattr(module, "wait_for_lock", holds)
+    # What dpkg looks like while somebody else is in the middle of it.
+    monkeypatch.setattr(module, "packages", lambda: known(package("linux-image", state="unpacked")))
+    undo, preferences = (str(tmp_path / file) for file in ("undo.json", "preferences"))
+    wanted = {"packages": [], "keep": [], "also_allow": [], "undo": undo, "preferences": preferences}
+    with pytest.raises(apt.Trouble, match="waited for 7 s"):
+        module.run({**wanted, "lock_timeout_s": 7}, check=check)
+
+
 def test_apts_own_lines_are_read() -> None:
     going, coming = apt.read_simulation(
         "The following packages will be REMOVED:\n  python3-h5py\n"
@@ -260,6 +285,36 @@ def test_versions_are_given_up_together_where_apt_does_not_agree(modules: Any) -
 
     with pytest.raises(apt.Trouble, match="not at all"):
         restore.agreed(["a"], never)
+
+
+def test_a_cameras_stack_is_automatic_again_only_when_all_that_needs_it_is_back(
+    modules: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Otherwise `apt autoremove` would take it before the rest can be put back."""
+    restore = modules("purge_restore")
+    file = tmp_path / "undo.json"
+    file.write_text(apt.Undo((apt.Removed("python3-picamera2", "1", "manual"),), ("python3-libcamera",)).text())
+    marked: list[tuple[str, set[str]]] = []
+    sources: dict[str, set[str]] = {"python3-picamera2": set()}
+    host = known(package("python3-libcamera"))
+    for name, stand_in in {
+        "wait_for_lock": lambda _: None,
+        "packages": lambda: host,
+        "automatic": set,
+        "available": lambda *_: sources,
+        "act": lambda *_: host.update(known(package("python3-picamera2"))) if sources["python3-picamera2"] else None,
+        "simulated": lambda *_: (set(), {}),
+        "mark": lambda kind, names: marked.append((kind, set(names))),
+    }.items():
+        monkeypatch.setattr(restore, name, stand_in)
+    wanted = {"undo": str(file), "preferences": str(tmp_path / "preferences"), "lock_timeout_s": 0}
+    assert restore.run(wanted, check=False)["lost"] == ["python3-picamera2"]
+    assert ("auto", {"python3-libcamera"}) not in marked
+    assert apt.read_undo(str(file)).kept == ("python3-libcamera",)
+    sources["python3-picamera2"] = {"1"}
+    assert restore.run(wanted, check=False)["lost"] == []
+    assert ("auto", {"python3-libcamera"}) in marked
+    assert not file.exists()
 
 
 # ------------------------------------------------------------------------------------------------- before and after

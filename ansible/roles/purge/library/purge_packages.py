@@ -87,8 +87,8 @@ def run(wanted: dict[str, Any], *, check: bool) -> dict[str, Any]:
     """Do it; returns the module's answer. Raises Trouble."""
     text, before = preferences(wanted["packages"]), read_text(wanted["preferences"])
     undo = read_undo(wanted["undo"])
+    wait_for_lock(wanted["lock_timeout_s"])  # in check mode, too: meanwhile packages are half-way, and none is broken
     if not check:
-        wait_for_lock(wanted["lock_timeout_s"])
         # A removal of ours that was cut off; whatever else is half-way is refused by plan().
         half = incomplete(packages())
         if half and half <= {one.name for one in undo.packages}:

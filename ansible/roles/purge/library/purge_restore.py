@@ -9,6 +9,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -84,8 +85,8 @@ def agreed(words: list[str], ask: Callable[[list[str]], tuple[set[str], dict[str
 def run(wanted: dict[str, Any], *, check: bool) -> dict[str, Any]:
     """Do it; returns the module's answer. Raises Trouble."""
     undo, pinned = read_undo(wanted["undo"]), read_text(wanted["preferences"])
+    wait_for_lock(wanted["lock_timeout_s"])
     if not check:
-        wait_for_lock(wanted["lock_timeout_s"])
         half = incomplete(packages())
         if half and half <= {one.name for one in undo.packages}:  # our own, cut off
             act(["dpkg", "--configure", "--pending"], wanted["lock_timeout_s"])
@@ -107,7 +108,8 @@ def run(wanted: dict[str, Any], *, check: bool) -> dict[str, Any]:
         remove(wanted["preferences"])
         if words:
             act(["apt-get", *_install(words)], wanted["lock_timeout_s"])
-    marked = _mark(undo, check=check)
+    # While something is missing that needs the camera's stack, `apt autoremove` would take what is automatic of it.
+    marked = _mark(replace(undo, kept=()) if lost else undo, check=check)
     now = packages()
     for one in missing:
         if one.name in lost:
@@ -118,7 +120,7 @@ def run(wanted: dict[str, Any], *, check: bool) -> dict[str, Any]:
     if not check:
         left = tuple(one for one in undo.packages if one.name in lost)
         if left:
-            write(wanted["undo"], Undo(left).text())
+            write(wanted["undo"], replace(undo, packages=left).text())
         else:
             remove(wanted["undo"])
     return {

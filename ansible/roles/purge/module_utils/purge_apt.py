@@ -354,13 +354,17 @@ def listed_here(known: Mapping[str, Package], listed: Collection[str]) -> list[s
     here = sorted(
         one.name for one in known.values() if one.bare in listed and one.state not in ("config-files", "not-installed")
     )
-    if held := [name for name in here if known[name].held]:
-        names = " ".join(held)
+    _refuse_held(known, here)
+    return here
+
+
+def _refuse_held(known: Mapping[str, Package], names: Iterable[str]) -> None:
+    """Raises Trouble for what is on hold. A simulation takes it all the same; apt, told to ask nobody, then fails."""
+    if held := sorted(name for name in names if name in known and known[name].held):
         raise Trouble(
             f"{', '.join(held)}: on hold, so somebody wants to keep it as it is. Nothing was changed. "
-            f"If it may go: apt-mark unhold {names}"
+            f"If it may go: apt-mark unhold {' '.join(held)}"
         )
-    return here
 
 
 def planned(
@@ -386,6 +390,7 @@ def planned(
     refused = [name for name in outside if name not in stay and _bare(name) not in allowed]
     if stay or refused:
         raise Trouble(_refusal(known, going, listed, stay, refused))
+    _refuse_held(known, outside)
     if coming:
         names = ", ".join(f"{name} {version}" for name, version in sorted(coming.items()))
         raise Trouble(
