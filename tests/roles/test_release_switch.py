@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.release import FILES, Noting, errors, gate, make_release, store, switch
+from tests.roles.release import FILES, Noting, errors, gate, make_release, store, switch
 
 OLD, NEW = "old", "new"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.release import disk, errors, make_release, store
+from tests.roles.release import disk, errors, make_release, store
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.release import STARTED, Noting, errors, gate, looking, make_release, store, unit
+from tests.roles.release import STARTED, Noting, errors, gate, looking, make_release, store, unit
 
 TOKEN = "a-token-of-the-host"
 WHY = {"code": "source_missing", "message": "/dev/video0 does not exist", "hint": "plug it in", "retry": True}

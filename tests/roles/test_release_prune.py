@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.release import disk, errors, make_release, prune, store, unit
+from tests.roles.release import disk, errors, make_release, prune, store, unit
 
 
 @pytest.fixture
