@@ -43,8 +43,10 @@ common = loaded("ansible.module_utils.camdock_deploy", ROLE / "module_utils" / "
 archive = loaded("camdock_archive", ROLE / "library" / "camdock_archive.py")
 build = loaded("camdock_build", ROLE / "library" / "camdock_build.py")
 files = loaded("camdock_files", ROLE / "library" / "camdock_files.py")
+image = loaded("camdock_image", ROLE / "library" / "camdock_image.py")
 preflight = loaded("camdock_preflight", ROLE / "library" / "camdock_preflight.py")
-release = loaded("camdock_release", ROLE / "library" / "camdock_release.py")
+# Not by its own name: that is the release tool's, whose tests may run in the same process.
+release = loaded("library.camdock_release", ROLE / "library" / "camdock_release.py")
 source = loaded("camdock_source", ROLE / "library" / "camdock_source.py")
 token = loaded("camdock_token", ROLE / "library" / "camdock_token.py")
 
@@ -334,6 +336,21 @@ def test_numpy_comes_first_and_from_a_wheel_and_the_judgement_before_it_is_compl
     assert "seal --all" in seen[3]
     assert common.complete(folder) is not None
     assert sorted(one.name for one in folder.iterdir()) == ["complete", "constraints.txt"]
+
+
+def test_a_python_from_before_filters_unpacks_as_well(
+    to_build: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Debian 12 has one: its 3.11.2 knows no such argument."""
+    monkeypatch.delattr(tarfile, "data_filter", raising=False)
+
+    def extractall(self: tarfile.TarFile, path: Path) -> None:
+        for member in self:
+            self.extract(member, path)
+
+    monkeypatch.setattr(tarfile.TarFile, "extractall", extractall)
+    build.build(to_build, 0, lambda *_: (0, ""))
+    assert (Path(to_build["root"], "builds", "1.2.3-abc") / "constraints.txt").read_text() == "constraints.txt"
 
 
 @pytest.mark.parametrize("failing", range(4))
