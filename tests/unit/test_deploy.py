@@ -142,6 +142,8 @@ def test_a_build_s_id_follows_from_all_that_it_is_made_from() -> None:
     [
         ("https://me:pass@index/simple/", "https://***@index/simple/"),
         ("relay:http://me:p%40ss@cam/?x=1&token=abc#fps=5", "relay:http://***@cam/?x=1&token=***#fps=5"),
+        ("rtsp://me:p@ss'w(rd@cam/live", "rtsp://***@cam/live"),
+        ("http://cam/?api_key=abc&user=me&fps=5", "http://cam/?api_key=***&user=***&fps=5"),
         ("mail@example.org, http://host/@path", "mail@example.org, http://host/@path"),
     ],
 )
