@@ -169,11 +169,12 @@ class Switcher:
             return Outcome("put_back", tried, before, f"{reason}; the machine shuts down", darkness.seconds, log)
         again = time.time()
         try:
-            release = store.release(before)
             systemd.start()
             store.tidy()
+            release = store.release(before)
             Gate(release, systemd, self._token_file, release.gate).pass_within(SETTLE_S, 0, darkness)
         except (Failed, Refused) as error:
+            store.tidy()  # more cannot be put back, and a journal that stays would keep every other release out
             log += [f"--- {before}:", *systemd.log(again)]
             return Outcome("down", tried, before, f"{reason}; {before}: {error}", darkness.seconds, log)
         return Outcome("put_back", tried, before, reason, darkness.seconds, log)
