@@ -418,6 +418,32 @@ def test_an_image_archive_is_read_without_an_engine(tmp_path: Path, manifest_fir
     assert len(found["image"]) == 64
 
 
+@pytest.mark.parametrize("was_here", [False, True])
+def test_a_pulled_image_is_kept_by_our_name_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, was_here: bool
+) -> None:
+    """Its digest's name would keep it after we let it go; where somebody had it before, that name is theirs."""
+    reference = f"registry.example.org/camdock@sha256:{'a' * 64}"
+    names = {reference} if was_here else set()
+
+    def docker(*words: str, variables: dict[str, str] | None = None) -> tuple[int, str]:
+        match words:
+            case ("image", "inspect", name):
+                return (0, json.dumps([{"Id": "sha256:1", "Architecture": "amd64"}])) if name in names else (1, "")
+            case ("pull", *_, name) | ("tag", _, name):
+                names.add(name)
+            case ("image", "rm", name):
+                names.remove(name)
+            case _:
+                raise AssertionError(words)
+        return 0, ""
+
+    monkeypatch.setattr(image, "docker", docker)
+    given = {"root": tmp_path, "build": "b", "archive": None, "image": reference, "environment": {}}
+    image.make({**given, "architecture": "amd64"})
+    assert names == {"camdock-release:b", *([reference] if was_here else [])}
+
+
 def test_a_file_that_holds_no_image_is_refused_with_the_reason(tmp_path: Path) -> None:
     path = tmp_path / "x"
     with pytest.raises(archive.ArchiveUnusable, match="No such file"):
