@@ -9,6 +9,7 @@ import importlib.util
 import io
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
 ROLE = ROOT / "ansible" / "roles" / "deploy"
@@ -385,6 +387,24 @@ def test_half_made_builds_go_and_whole_ones_stay(to_build: dict[str, Any]) -> No
     (builds / "half" / "venv").mkdir(parents=True)
     assert build.remove_half_made(builds.parent) == ["half"]
     assert [one.name for one in builds.iterdir()] == ["whole"]
+
+
+# --- units ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_camera_that_is_plugged_in_later_may_be_opened() -> None:
+    """By its name the major would be looked up when the service starts: in vain where no driver is loaded yet."""
+    unit = (ROLE / "templates" / "camdock.service.native.j2").read_text()
+    major = re.search(r"^V4L2_MAJOR = (\d+)", (ROOT / "service/camdock/devices.py").read_text(), re.MULTILINE)
+    assert major
+    assert f"\nDeviceAllow=char-{major[1]} rw\n" in unit
+
+
+def test_rollback_takes_as_many_hosts_at_a_time_as_a_deployment() -> None:
+    # In a playbook's first play no host's variables are known: the serial of an inventory would be passed over.
+    _, back = yaml.safe_load((ROOT / "ansible" / "rollback.yml").read_text())
+    _, forth = yaml.safe_load((ROOT / "ansible" / "deploy.yml").read_text())
+    assert back["serial"] == forth["serial"]
 
 
 # --- images -----------------------------------------------------------------------------------------------------------
