@@ -15,7 +15,7 @@ from camdock_release.store import UNIT, Release, Store
 from camdock_release.unit import Systemd
 
 CONFIRMED, NOT_CONFIRMED, USAGE = 0, 1, 2  # exit status
-SETTLE_S = 60.0  # how long the old release may take to serve again: there is nothing better to turn to
+SETTLE_S = 60.0  # how long a release may take to serve when there is nothing better to turn to: a first or an old one
 
 
 @dataclass
@@ -110,7 +110,8 @@ class Switcher:
             if is_reloaded:
                 self._systemd.reload()
             self._systemd.start()
-            gate.pass_within(asked.appear_s, asked.watch_s, darkness)
+            # Nobody goes without pictures for a first one, and a small machine reads all of it from its card now.
+            gate.pass_within(asked.appear_s if before else max(asked.appear_s, SETTLE_S), asked.watch_s, darkness)
             go_on()
             store.confirm()
         except (Failed, Interrupted, OSError) as error:
