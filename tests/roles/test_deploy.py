@@ -9,6 +9,7 @@ import importlib.util
 import io
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
 ROLE = ROOT / "ansible" / "roles" / "deploy"
@@ -44,8 +46,10 @@ common = loaded("ansible.module_utils.camdock_deploy", ROLE / "module_utils" / "
 archive = loaded("camdock_archive", ROLE / "library" / "camdock_archive.py")
 build = loaded("camdock_build", ROLE / "library" / "camdock_build.py")
 files = loaded("camdock_files", ROLE / "library" / "camdock_files.py")
+image = loaded("camdock_image", ROLE / "library" / "camdock_image.py")
 preflight = loaded("camdock_preflight", ROLE / "library" / "camdock_preflight.py")
-release = loaded("camdock_release", ROLE / "library" / "camdock_release.py")
+# Not by its own name: that is the release tool's, whose tests may run in the same process.
+release = loaded("library.camdock_release", ROLE / "library" / "camdock_release.py")
 source = loaded("camdock_source", ROLE / "library" / "camdock_source.py")
 token = loaded("camdock_token", ROLE / "library" / "camdock_token.py")
 
@@ -141,6 +145,8 @@ def test_a_build_s_id_follows_from_all_that_it_is_made_from() -> None:
     [
         ("https://me:pass@index/simple/", "https://***@index/simple/"),
         ("relay:http://me:p%40ss@cam/?x=1&token=abc#fps=5", "relay:http://***@cam/?x=1&token=***#fps=5"),
+        ("rtsp://me:p@ss'w(rd@cam/live", "rtsp://***@cam/live"),
+        ("http://cam/?api_key=abc&user=me&fps=5", "http://cam/?api_key=***&user=***&fps=5"),
         ("mail@example.org, http://host/@path", "mail@example.org, http://host/@path"),
     ],
 )
@@ -337,6 +343,21 @@ def test_numpy_comes_first_and_from_a_wheel_and_the_judgement_before_it_is_compl
     assert sorted(one.name for one in folder.iterdir()) == ["complete", "constraints.txt"]
 
 
+def test_a_python_from_before_filters_unpacks_as_well(
+    to_build: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Debian 12 has one: its 3.11.2 knows no such argument."""
+    monkeypatch.delattr(tarfile, "data_filter", raising=False)
+
+    def extractall(self: tarfile.TarFile, path: Path) -> None:
+        for member in self:
+            self.extract(member, path)
+
+    monkeypatch.setattr(tarfile.TarFile, "extractall", extractall)
+    build.build(to_build, 0, lambda *_: (0, ""))
+    assert (Path(to_build["root"], "builds", "1.2.3-abc") / "constraints.txt").read_text() == "constraints.txt"
+
+
 @pytest.mark.parametrize("failing", range(4))
 def test_a_step_that_fails_leaves_nothing_behind(to_build: dict[str, Any], failing: int) -> None:
     seen: list[list[str]] = []
@@ -369,6 +390,24 @@ def test_half_made_builds_go_and_whole_ones_stay(to_build: dict[str, Any]) -> No
     assert [one.name for one in builds.iterdir()] == ["whole"]
 
 
+# --- units ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_camera_that_is_plugged_in_later_may_be_opened() -> None:
+    """By its name the major would be looked up when the service starts: in vain where no driver is loaded yet."""
+    unit = (ROLE / "templates" / "camdock.service.native.j2").read_text()
+    major = re.search(r"^V4L2_MAJOR = (\d+)", (ROOT / "service/camdock/devices.py").read_text(), re.MULTILINE)
+    assert major
+    assert f"\nDeviceAllow=char-{major[1]} rw\n" in unit
+
+
+def test_rollback_takes_as_many_hosts_at_a_time_as_a_deployment() -> None:
+    # In a playbook's first play no host's variables are known: the serial of an inventory would be passed over.
+    _, back = yaml.safe_load((ROOT / "ansible" / "rollback.yml").read_text())
+    _, forth = yaml.safe_load((ROOT / "ansible" / "deploy.yml").read_text())
+    assert back["serial"] == forth["serial"]
+
+
 # --- images -----------------------------------------------------------------------------------------------------------
 
 
@@ -398,6 +437,32 @@ def test_an_image_archive_is_read_without_an_engine(tmp_path: Path, manifest_fir
     assert (found["architecture"], found["version"], found["bytes"]) == ("arm64", "1.2", path.stat().st_size)
     assert found["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert len(found["image"]) == 64
+
+
+@pytest.mark.parametrize("was_here", [False, True])
+def test_a_pulled_image_is_kept_by_our_name_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, was_here: bool
+) -> None:
+    """Its digest's name would keep it after we let it go; where somebody had it before, that name is theirs."""
+    reference = f"registry.example.org/camdock@sha256:{'a' * 64}"
+    names = {reference} if was_here else set()
+
+    def docker(*words: str, variables: dict[str, str] | None = None) -> tuple[int, str]:
+        match words:
+            case ("image", "inspect", name):
+                return (0, json.dumps([{"Id": "sha256:1", "Architecture": "amd64"}])) if name in names else (1, "")
+            case ("pull", *_, name) | ("tag", _, name):
+                names.add(name)
+            case ("image", "rm", name):
+                names.remove(name)
+            case _:
+                raise AssertionError(words)
+        return 0, ""
+
+    monkeypatch.setattr(image, "docker", docker)
+    given = {"root": tmp_path, "build": "b", "archive": None, "image": reference, "environment": {}}
+    image.make({**given, "architecture": "amd64"})
+    assert names == {"camdock-release:b", *([reference] if was_here else [])}
 
 
 def test_a_file_that_holds_no_image_is_refused_with_the_reason(tmp_path: Path) -> None:

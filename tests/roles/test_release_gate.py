@@ -203,6 +203,13 @@ def test_a_token_that_is_not_taken_is_said(look: Any, service: Service) -> None:
         look()
 
 
+@pytest.mark.parametrize("answer", [[7], {"error": "x"}, [{"name": "front"}], [{"name": "front", "state": "live"}]])
+def test_an_answer_that_no_camdock_gives_is_said(look: Any, service: Service, answer: Any) -> None:
+    service.answer = lambda request: service.send(request, 200, json.dumps(answer).encode())  # type: ignore[method-assign]
+    with pytest.raises(errors.Failed, match=r"does not tell of its cameras as a Camdock does"):
+        look()
+
+
 def test_nobody_there_is_said_with_the_address(look: Any, service: Service) -> None:
     service.close()
     with pytest.raises(errors.Failed, match=rf"does not answer on 127\.0\.0\.1:{service.port} \("):

@@ -101,12 +101,26 @@ def test_when_neither_serves_it_is_said_and_the_old_one_stays(host: Host) -> Non
     host.is_settled(OLD)
 
 
+def test_an_old_release_that_nobody_can_read_any_more_keeps_no_new_one_out(host: Host) -> None:
+    (host.store.releases / OLD / "release.json").write_text("")
+    host.passes = set()
+    outcome = host.switcher.switch(NEW, switch.Asked())
+    assert outcome.outcome == "down"
+    assert f"{OLD}/release.json cannot be read" in outcome.reason
+    assert host.systemd.runs == OLD, "it may serve all the same"
+    assert host.switcher.recover(is_boot=False).outcome == "unchanged"
+    host.passes = {NEW}
+    assert host.switcher.switch(NEW, switch.Asked()).outcome == "confirmed"
+    host.is_settled(NEW)
+
+
 def test_a_first_release_that_does_not_pass_leaves_the_host_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host = Host(tmp_path, monkeypatch, first=True)
     host.passes = set()
     assert host.switcher.switch(NEW, switch.Asked()).outcome == "stopped"
+    assert host.looked == ["new pictures 60 30"], "a first release may take its time: nobody goes without pictures for it"
     host.is_settled(None)
     assert list((tmp_path / "units").rglob("*.service")) == []
 

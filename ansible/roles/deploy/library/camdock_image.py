@@ -129,6 +129,7 @@ def version_of(about: dict[str, Any]) -> str:
 
 def make(given: dict[str, Any]) -> dict[str, Any]:
     """Bring the image and call the build complete; what the module returns. Raises ImageUnusable, OSError."""
+    is_new = not given["archive"] and inspected(given["image"]) is None
     about = judged(bring(given), given["architecture"])
     name = f"{REPOSITORY}:{given['build']}"
     status, text = docker("tag", about["Id"], name)
@@ -142,6 +143,8 @@ def make(given: dict[str, Any]) -> dict[str, Any]:
         "image": name, "id": about["Id"],
     }  # fmt: skip
     write_whole(folder / "complete", json.dumps(said) + "\n")
+    if is_new:  # by its digest the engine would keep it when old releases are pruned
+        docker("image", "rm", given["image"])
     return {"image": name, "version": version}
 
 

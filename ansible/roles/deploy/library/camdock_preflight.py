@@ -63,7 +63,6 @@ build: {description: The id of the build that would be deployed., type: str, ret
 ready: {description: Whether that build is there and complete., type: bool, returned: always}
 python: {description: Minor version of the host's Python., type: str, returned: always}
 packages: {description: Debian packages that are missing., type: list, returned: always}
-lists: {description: Whether apt knows any package., type: bool, returned: always}
 """
 
 # What runs it, as /etc/os-release says: ID, VERSION_ID. The 64-bit Raspberry Pi OS says debian.
@@ -452,10 +451,9 @@ def preflight(given: dict[str, Any]) -> dict[str, Any]:
         problems += not_reached(given)
     if host.id == "ubuntu":
         said.append(f"{host.name} is not among the systems that the tests deploy on.")
-    lists = any(Path("/var/lib/apt/lists").glob("*_Packages*"))
     return {
         "problems": problems, "warnings_said": said, "build": build, "ready": ready, "python": python,
-        "packages": packages, "lists": lists, "architecture": host.architecture,
+        "packages": packages, "architecture": host.architecture,
     }  # fmt: skip
 
 

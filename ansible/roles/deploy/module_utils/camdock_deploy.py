@@ -17,8 +17,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-_CREDENTIALS = re.compile(r"(?<=//)[^/@\s\"']+(?=@)")
-_PARAMETER = re.compile(r"(?i)([?&;#](?:token|password|passwd|pwd|key|secret)=)[^&;#\s\"']+")
+_CREDENTIALS = re.compile(r"(?<=//)[^/\s\"]+(?=@)")  # to the last @: not everybody writes %40
+# The same names as the service hides in its own words.
+_PARAMETER = re.compile(
+    r"(?i)([?&#;](?:[\w.-]*(?:token|passw|pwd|secret|key|auth|sig)[\w.-]*|pass|user|usr)=)[^&;#\s\"]+"
+)
 NATIVE_RECIPE = 1  # goes up when a build from the same source is made in another way: the next run builds anew
 
 

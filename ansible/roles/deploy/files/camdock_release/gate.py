@@ -179,9 +179,12 @@ class Gate:
                 if status == http.HTTPStatus.OK:
                     self._lives_at = now
             return self._lives_at is not None and state.active == "active"
-        if (told := self._ask_cameras()) is not None:
-            for sight in self._sights:
-                sight.note(told.get(sight.name), now)
+        try:
+            if (told := self._ask_cameras()) is not None:
+                for sight in self._sights:
+                    sight.note(told.get(sight.name), now)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:  # not ours, or of another time
+            raise Failed(f"{UNIT} does not tell of its cameras as a Camdock does: {error!r}") from None
         return state.active == "active" and all(sight.steps >= 2 for sight in self._sights)
 
     def _ask_cameras(self) -> dict[str, dict[str, Any]] | None:

@@ -54,7 +54,7 @@ class Viewer(threading.Thread):
     """Looks at one camera's stream, as a person would, again and again when it ends.
 
     pictures  so many came
-    kinds     how many different ones were among the last: 1 means that it is always the same
+    digests   of the first two that differ: one alone means that it is always the same picture
     """
 
     def __init__(self, asker: Asker, camera: str) -> None:

@@ -15,7 +15,7 @@ from camdock_release.store import UNIT, Release, Store
 from camdock_release.unit import Systemd
 
 CONFIRMED, NOT_CONFIRMED, USAGE = 0, 1, 2  # exit status
-SETTLE_S = 60.0  # how long the old release may take to serve again: there is nothing better to turn to
+SETTLE_S = 60.0  # how long a release may take to serve when there is nothing better to turn to: a first or an old one
 
 
 @dataclass
@@ -110,7 +110,8 @@ class Switcher:
             if is_reloaded:
                 self._systemd.reload()
             self._systemd.start()
-            gate.pass_within(asked.appear_s, asked.watch_s, darkness)
+            # Nobody goes without pictures for a first one, and a small machine reads all of it from its card now.
+            gate.pass_within(asked.appear_s if before else max(asked.appear_s, SETTLE_S), asked.watch_s, darkness)
             go_on()
             store.confirm()
         except (Failed, Interrupted, OSError) as error:
@@ -169,11 +170,12 @@ class Switcher:
             return Outcome("put_back", tried, before, f"{reason}; the machine shuts down", darkness.seconds, log)
         again = time.time()
         try:
-            release = store.release(before)
             systemd.start()
             store.tidy()
+            release = store.release(before)
             Gate(release, systemd, self._token_file, release.gate).pass_within(SETTLE_S, 0, darkness)
         except (Failed, Refused) as error:
+            store.tidy()  # more cannot be put back, and a journal that stays would keep every other release out
             log += [f"--- {before}:", *systemd.log(again)]
             return Outcome("down", tried, before, f"{reason}; {before}: {error}", darkness.seconds, log)
         return Outcome("put_back", tried, before, reason, darkness.seconds, log)
