@@ -94,34 +94,19 @@ class TestBookworm:
     def test_what_is_not_on_the_list_is_never_taken_and_named_with_its_reason(self, target: Target) -> None:
         target.done("dpkg --install /srv/made/octo-vision.deb /srv/made/octo-vision-extra.deb")
         before = installed(target)
-        for options in ((), ("--check", "--diff")):
-            done = play(ROLE, target, options=options, expect=2)
-            assert "octo-vision 1.0-1: it depends on python3-numpy." in done.output
-            assert "octo-vision-extra 1.0-1: it depends on octo-vision, which depends on python3-numpy." in done.output
-            assert "purge_also_allow: [octo-vision, octo-vision-extra]" in done.output
-            assert done.recap[target.name]["changed"] == 0
-        one = play(ROLE, target, expect=2, purge_also_allow=["octo-vision"])
+        done = play(ROLE, target, expect=2)
+        assert "octo-vision 1.0-1: it depends on python3-numpy." in done.output
+        assert "octo-vision-extra 1.0-1: it depends on octo-vision, which depends on python3-numpy." in done.output
+        assert "purge_also_allow: [octo-vision, octo-vision-extra]" in done.output
+        assert done.recap[target.name]["changed"] == 0
+        one = play(ROLE, target, options=("--check", "--diff"), expect=2, purge_also_allow=["octo-vision"])
         assert "octo-vision-extra 1.0-1" in one.output
         assert "octo-vision 1.0-1: it" not in one.output
         assert installed(target) == before
         assert not target.host.file(UNDO).exists
         assert not target.host.file(PREFERENCES).exists
 
-    def test_what_a_camera_needs_never_goes_even_if_allowed(self, target: Target) -> None:
-        MADE["libcamera-tied"] = ("1.0-1", "python3-numpy", "")
-        made(target, "libcamera-tied")
-        target.done("dpkg --install /srv/made/libcamera-tied.deb")
-        allowed = ["octo-vision", "octo-vision-extra", "libcamera-tied"]
-        done = play(ROLE, target, expect=2, purge_also_allow=allowed)
-        assert "libcamera-tied is what a camera needs and never goes" in done.output
-        target.done("dpkg --remove libcamera-tied")
-
-    def test_a_package_on_hold_and_a_dpkg_that_was_interrupted_are_said(self, target: Target) -> None:
-        target.done("apt-mark hold python3-h5py")
-        held = play(ROLE, target, expect=2).output
-        assert "python3-h5py: on hold" in held
-        assert "apt-mark unhold python3-h5py" in held
-        target.done("apt-mark unhold python3-h5py")
+    def test_a_dpkg_that_was_interrupted_is_said(self, target: Target) -> None:
         target.done("dpkg --unpack /srv/made/octo-vision.deb")
         half = play(ROLE, target, expect=2).output
         assert "dpkg was interrupted: octo-vision is half-way" in half
@@ -147,7 +132,9 @@ class TestBookworm:
         assert done.recap[target.name]["changed"] == 1
         assert "-python3-h5py-serial 3.7.0-8 (auto)" in done.output
         assert "+Package: python3-numpy" in done.output
-        assert f"{ENVIRONMENT} (NumPy 2.2.0): would be mended: python3-bottleneck" in done.output
+        for package in ("python3-bottleneck", "python3-h5py-serial", "python3-opencv"):
+            assert f"{ENVIRONMENT} (NumPy 2.2.0): would be mended: {package}" in done.output
+        assert "BROKEN" not in done.output
         assert installed(target) == before
         assert not target.host.file(UNDO).exists
 
@@ -169,8 +156,8 @@ class TestBookworm:
         gone = self.before.keys() - installed(target).keys()
         assert gone == {*OF_APT, "python3-picamera2", "octo-vision", "octo-vision-extra"}
         self.undo_has_everything(target)
-        for package in ("python3-bottleneck", "python3-h5py-serial", "python3-opencv"):
-            assert f"{ENVIRONMENT} (NumPy 2.2.0): is mended: {package}" in done.output
+        # dpkg had come to python3-picamera2 when the power went: python3-opencv was there still, the others were not.
+        assert f"{ENVIRONMENT} (NumPy 2.2.0): is mended: python3-opencv" in done.output
         assert "BROKEN" not in done.output
 
     def undo_has_everything(self, target: Target) -> None:
@@ -243,10 +230,13 @@ class TestTrixie:
     def test_a_bare_host_gets_the_preferences_and_loses_nothing(self, target: Target) -> None:
         before = installed(target)
         assert play("restore.yml", target).recap[target.name]["changed"] == 0
-        assert play(ROLE, target, options=("--check", "--diff")).recap[target.name]["changed"] == 1
+        check = play(ROLE, target, options=("--check", "--diff"), purge_ask_abi=False)
+        assert check.recap[target.name]["changed"] == 1
         assert not target.host.file(PREFERENCES).exists
         assert play(ROLE, target).recap[target.name]["changed"] == 1
-        assert play(ROLE, target).recap[target.name]["changed"] == 0
+        again = play(ROLE, target)
+        assert again.recap[target.name]["changed"] == 0
+        assert "the system's Python (no NumPy): nothing is broken" in again.output
         assert installed(target) == before
         assert "has no installation candidate" in target.run("apt-get --yes install python3-numpy").stderr
 
@@ -254,7 +244,7 @@ class TestTrixie:
         target.done(f"rm {PREFERENCES}")
         target.done("apt-get install --yes --quiet --no-install-recommends python3-bottleneck", within_s=300)
         before = installed(target)
-        done = play(ROLE, target)
+        done = play(ROLE, target, purge_ask_abi=False)
         assert done.recap[target.name]["changed"] == 1
         assert before.keys() - installed(target).keys() == {"python3-numpy", "python3-numpy-dev", "python3-bottleneck"}
         undo = json.loads(target.done(f"cat {UNDO}"))

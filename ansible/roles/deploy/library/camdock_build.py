@@ -135,7 +135,9 @@ def run(command: list[str], variables: dict[str, str], lock: int) -> tuple[int, 
 def unpack(archive: Path, into: Path) -> Path:
     """Unpack the source archive; the one folder in it. Raises OSError, tarfile.TarError."""
     with tarfile.open(archive) as packed:
-        packed.extractall(into, filter="data")
+        # Not as an argument: the 3.11.2 of Debian 12 has none. It is our own archive, in a folder of root's.
+        packed.extraction_filter = getattr(tarfile, "data_filter", None)
+        packed.extractall(into)  # noqa: S202 - see above
     return next(one for one in into.iterdir() if one.is_dir())
 
 
