@@ -70,7 +70,7 @@ def test_a_bare_host_gets_the_user_and_the_rules_and_the_second_run_changes_noth
         assert changes(play(playbook, target)) == changes(promised) == 3, "rules, group, user: what was promised"
         user = target.host.user("camdock")
         assert (user.uid, user.gid, user.group) == (10001, 10001, "camdock")
-        assert (user.home, user.shell) == ("/var/lib/camdock", "/usr/sbin/nologin")
+        assert (user.home, user.shell) == ("/nonexistent", "/usr/sbin/nologin")
         present = {"camdock", "video", "render"} & {line.split(":")[0] for line in target.done("getent group").split()}
         assert set(user.groups) == present
         rules = target.host.file(RULES)

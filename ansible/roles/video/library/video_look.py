@@ -47,6 +47,9 @@ boot_s: {type: int, returned: always, description: When it was started, in secon
 cma_mb: {type: int, returned: always, description: Contiguous memory that it has now.}
 """
 
+# What the overlay `cma` says of itself: 256 MB want 1 GB, of which the kernel sees some 900 MB.
+SMALL_CMA_MB, SMALL_BOARD_MB = 128, 800
+WHY_THAT = "The role deploy and the image count on 10001; another video_uid or video_gid is for who uses neither."
 VC4 = re.compile(r"^\s*dtoverlay=vc4-f?kms-v3d", re.MULTILINE)
 
 
@@ -74,22 +77,18 @@ def taken(user: str, uid: int, gid: int) -> list[str]:
     if own is not None and own[1] != uid:
         said.append(
             f"The user {user} is there already, with uid {own[1]} instead of {uid}. With another number it would lose "
-            "its files: remove that user, or set video_uid (not in container mode: the image runs as 10001)."
+            f"its files: remove that user. {WHY_THAT}"
         )
     elif other is not None and other[0] != user:
-        said.append(
-            f"uid {uid} belongs to {other[0]}, and {user} needs it. Give that user another number, or set video_uid "
-            "(not in container mode: the image runs as 10001)."
-        )
+        said.append(f"uid {uid} belongs to {other[0]}, and {user} needs it. Give that user another number. {WHY_THAT}")
     if group is not None and group[1] != gid:
         said.append(
-            f"The group {user} is there already, with gid {group[1]} instead of {gid}. Remove that group, or set "
-            "video_gid (not in container mode)."
+            f"The group {user} is there already, with gid {group[1]} instead of {gid}. Remove that group. {WHY_THAT}"
         )
     elif other_group is not None and other_group[0] != user:
         said.append(
-            f"gid {gid} belongs to the group {other_group[0]}, and {user} needs it. Give that group another number, or "
-            "set video_gid (not in container mode)."
+            f"gid {gid} belongs to the group {other_group[0]}, and {user} needs it. Give that group another number. "
+            f"{WHY_THAT}"
         )
     if _group("video") is None:
         said.append(
@@ -115,7 +114,24 @@ def _group(which: str | int) -> tuple[str, int] | None:
     return found.gr_name, found.gr_gid
 
 
-def config_problems(asked: dict[str, Any], is_pi: bool, config: str) -> list[str]:
+def strangers(people: list[str], accounts: str = "/etc/passwd") -> list[str]:
+    """Why people cannot be given groups."""
+    said = []
+    if unknown := [name for name in people if _passwd(name) is None]:
+        said.append(
+            f"video_users names {', '.join(unknown)}, whom this host does not know. Make that user first, or "
+            "take the name out."
+        )
+    local = {line.partition(":")[0] for line in text(accounts).splitlines()}
+    if elsewhere := [name for name in people if name not in unknown and name not in local]:
+        said.append(
+            f"{', '.join(elsewhere)} is not in this host's own {accounts} but in a directory (LDAP or alike), whose "
+            "users usermod cannot put into a group. Leave them out: video_users: []."
+        )
+    return said
+
+
+def config_problems(asked: dict[str, Any], is_pi: bool, config: str, memory_mb: int) -> list[str]:
     """Why config.txt cannot have the lines."""
     if not asked["config_txt"] and not asked["cma_mb"]:
         return []
@@ -136,6 +152,11 @@ def config_problems(asked: dict[str, Any], is_pi: bool, config: str) -> list[str
         said.append(
             f"video_cma_mb is set, but {config} loads the overlay vc4-kms-v3d, which reserves contiguous memory itself "
             f"and would clash: write dtoverlay=vc4-kms-v3d,cma-{asked['cma_mb']} there, and video_cma_mb: 0 here."
+        )
+    if asked["cma_mb"] > SMALL_CMA_MB and memory_mb < SMALL_BOARD_MB:
+        said.append(
+            f"video_cma_mb: {asked['cma_mb']} takes a board of 1 GB, and this one has {memory_mb} MB: "
+            f"{SMALL_CMA_MB} at most."
         )
     return said
 
@@ -165,15 +186,10 @@ def main() -> None:
             f"Ansible works as {who}, who is not root. Set become: true (ansible-playbook --become, and "
             "--ask-become-pass where sudo wants a password)."
         )
-    strangers = [name for name in asked["people"] if _passwd(name) is None]
-    if strangers:
-        problems.append(
-            f"video_users names {', '.join(strangers)}, whom this host does not know. Make that user first, or "
-            "take the name out."
-        )
+    problems += strangers(asked["people"])
     module.exit_json(
         changed=False,
-        problems=problems + config_problems(asked, is_pi, config),
+        problems=problems + config_problems(asked, is_pi, config, number("/proc/meminfo", "MemTotal:") // 1024),
         is_pi=is_pi,
         model=model,
         system="raspberry-pi-os" if os.path.exists(asked["rpi_issue"]) else "debian",
