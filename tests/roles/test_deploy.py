@@ -31,8 +31,7 @@ def loaded(name: str, path: Path) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    if "." in name:  # the others are looked up by nobody, and the release tool has one of these names, too
-        sys.modules[name] = module
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
 
@@ -42,16 +41,17 @@ if importlib.util.find_spec("ansible") is None:  # these tests need its module o
         sys.modules[name] = ModuleType(name)
     sys.modules["ansible.module_utils.basic"].AnsibleModule = object  # type: ignore[attr-defined]
 
+# Under other names than the modules have: the release tool, too, is called camdock_release.
 common = loaded("ansible.module_utils.camdock_deploy", ROLE / "module_utils" / "camdock_deploy.py")
-archive = loaded("camdock_archive", ROLE / "library" / "camdock_archive.py")
-build = loaded("camdock_build", ROLE / "library" / "camdock_build.py")
-files = loaded("camdock_files", ROLE / "library" / "camdock_files.py")
-image = loaded("camdock_image", ROLE / "library" / "camdock_image.py")
-preflight = loaded("camdock_preflight", ROLE / "library" / "camdock_preflight.py")
+archive = loaded("module_camdock_archive", ROLE / "library" / "camdock_archive.py")
+build = loaded("module_camdock_build", ROLE / "library" / "camdock_build.py")
+files = loaded("module_camdock_files", ROLE / "library" / "camdock_files.py")
+image = loaded("module_camdock_image", ROLE / "library" / "camdock_image.py")
+preflight = loaded("module_camdock_preflight", ROLE / "library" / "camdock_preflight.py")
 # Not by its own name: that is the release tool's, whose tests may run in the same process.
 release = loaded("library.camdock_release", ROLE / "library" / "camdock_release.py")
-source = loaded("camdock_source", ROLE / "library" / "camdock_source.py")
-token = loaded("camdock_token", ROLE / "library" / "camdock_token.py")
+source = loaded("module_camdock_source", ROLE / "library" / "camdock_source.py")
+token = loaded("module_camdock_token", ROLE / "library" / "camdock_token.py")
 
 
 # --- the source -------------------------------------------------------------------------------------------------------
