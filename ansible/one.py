@@ -136,8 +136,11 @@ class Machine:
 
     def look(self) -> None:
         """Find out what there is; changes nothing. Raises CannotGoOn."""
-        lines = self._run("sh -s", "\n".join(QUESTIONS.values())).splitlines()
-        self.answers = dict(zip(QUESTIONS, (line.strip() for line in lines), strict=False))
+        # Each answer with its name: what a login's own files print besides is nobody's answer.
+        asked = "\n".join(f"printf '%s\\n' \"camdock:{name}=$({question})\"" for name, question in QUESTIONS.items())
+        lines = self._run("sh -s", asked).splitlines()
+        told = (line.removeprefix("camdock:").partition("=") for line in lines if line.startswith("camdock:"))
+        self.answers = dict.fromkeys(QUESTIONS, "") | {name: answer.strip() for name, _, answer in told}
         if not self.answers.get("python"):
             raise CannotGoOn(f"{self.given} has no python3, which the deployment needs there: sudo apt install python3")
         self.devices = json.loads(self._run("python3 - --json", DEVICES.read_text("utf-8")))
@@ -182,7 +185,7 @@ def explanation(machine: Machine, given: argparse.Namespace) -> str:
     steps = []
     person = "" if about["user"] in ("", "root") else f" and {about['user']}"
     how = ", as a container" if given.mode == "container" else ""
-    if found := in_the_way(machine):
+    if given.mode == "native" and (found := in_the_way(machine)):
         steps += [
             f"remove {', '.join(found)}: apt's own, in the way of the libraries that Camdock brings.",
             "   apt is asked first; nothing is done if it would take more. ansible/restore.yml puts them back",
@@ -203,7 +206,7 @@ def explanation(machine: Machine, given: argparse.Namespace) -> str:
     lines = [
         f"{machine.given}: {about['board'] or about['machine']}, {about['system']}, Python {about['python']}",
         f"  cameras   {cameras(machine)}",
-        f"  Camdock   {'release ' + about['release'] + ' serves; it is kept' if about['release'] else 'not there yet'}",
+        f"  Camdock   {'release ' + about['release'] + ' is there; it is kept' if about['release'] else 'not there yet'}",
         "",
         "This will",
         *numbered,
@@ -349,7 +352,7 @@ def main(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("\nStopped. What was begun is finished or put back by the next make deploy.", file=sys.stderr)
         return 130
-    if status == 0 and not given.options:
+    if status == 0 and not {"--check", "-C", "--tags", "-t", "--skip-tags"} & set(given.options):
         sudo = "" if machine.answers["sudo"] == "root" else "sudo "
         terminal = "-t " if machine.answers["sudo"] == "asks" else ""  # where sudo can ask
         where = "" if machine.is_local else f"ssh {terminal}{machine.login} "

@@ -325,3 +325,7 @@ def main(arguments: Sequence[str]) -> int:
         print(sentence, file=sys.stderr)
     sys.stdout.write(run(found) if given.run else compose(found))
     return 0
+
+
+if __name__ == "__main__":  # from a file of its own, or from standard input: how another host is asked
+    sys.exit(main(sys.argv[1:]))
