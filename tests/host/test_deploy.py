@@ -29,6 +29,10 @@ pytestmark = pytest.mark.timeout(900)  # a play takes its time, a first one most
 DISK = ("--tmpfs", "/opt/camdock:size=900m,exec,mode=755")  # small, and apart from the others
 _IMPORTS = "import numpy, cv2, simplejpeg, linuxpy, requests; print(numpy.__version__, numpy.__file__)"
 
+# What goes wrong while it is built is the same on both.
+ON_TRIXIE = pytest.mark.parametrize("deployed", ["trixie"], indirect=True)
+ON_BOOKWORM = pytest.mark.parametrize("deployed", ["bookworm"], indirect=True)
+
 
 @dataclass
 class Deployed:
@@ -137,9 +141,7 @@ def test_a_check_shows_a_changed_template_as_what_would_change(deployed: Deploye
 
 @pytest.fixture
 def trixie(deployed: Deployed) -> Target:
-    """What goes wrong while it is built is the same on both: the host with Debian 13."""
-    if deployed.target.release != "trixie":
-        pytest.skip("shown on trixie; nothing of it depends on the release")
+    """The host with Debian 13; for tests with that mark."""
     return deployed.target
 
 
@@ -152,6 +154,7 @@ def as_before(trixie: Target) -> Iterator[None]:
     assert len(set(pictures(trixie, token_of(trixie)))) > 1
 
 
+@ON_TRIXIE
 @pytest.mark.usefixtures("as_before")
 def test_a_breaking_pin_stops_the_play_with_the_fix_before_any_switch(trixie: Target, tmp_path: Path) -> None:
     project = copy_of_project(tmp_path)
@@ -165,6 +168,7 @@ def test_a_breaking_pin_stops_the_play_with_the_fix_before_any_switch(trixie: Ta
     assert "Make the release" not in failed.output
 
 
+@ON_TRIXIE
 @pytest.mark.usefixtures("as_before")
 def test_a_disk_that_fills_while_unpacking_leaves_the_old_release_serving(trixie: Target) -> None:
     trixie.done("fallocate -l $(( $(df --output=avail -B1 /opt/camdock | tail -1) - 25000000 )) /opt/camdock/filler")
@@ -178,6 +182,7 @@ def test_a_disk_that_fills_while_unpacking_leaves_the_old_release_serving(trixie
         trixie.done("rm /opt/camdock/filler")
 
 
+@ON_TRIXIE
 def test_a_play_that_is_killed_while_it_builds_disturbs_nobody_and_the_next_run_converges(trixie: Target) -> None:
     before = serving(trixie), told(trixie)
     killed = Play("deploy.yml", trixie, deploy_extras=SMALL, **GIVEN)
@@ -194,9 +199,8 @@ def test_a_play_that_is_killed_while_it_builds_disturbs_nobody_and_the_next_run_
     assert told(trixie)["previous"] == before[1]["current"]
 
 
+@ON_BOOKWORM
 def test_debian_12_is_told_the_native_way_when_it_shall_run_a_container(deployed: Deployed) -> None:
-    if deployed.target.release != "bookworm":
-        pytest.skip("Debian 13 has Compose v2")
     image = f"registry.example.org/camdock@sha256:{'0' * 64}"
     refused = play("deploy.yml", deployed.target, expect=2, **GIVEN, deploy_mode="container", deploy_image=image)
     assert "no Compose v2" in refused.output
