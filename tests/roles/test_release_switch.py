@@ -120,13 +120,7 @@ def test_a_first_release_that_does_not_pass_leaves_the_host_as_it_was(
     host = Host(tmp_path, monkeypatch, first=True)
     host.passes = set()
     assert host.switcher.switch(NEW, switch.Asked()).outcome == "stopped"
-<<<<<<< HEAD
-    assert host.looked == ["new pictures 60 30"], (
-        "a first release may take its time: nobody goes without pictures for it"
-    )
-=======
     assert host.looked == ["new pictures 60 30"], "nobody goes without pictures for a first one"
->>>>>>> rev1
     host.is_settled(None)
     assert list((tmp_path / "units").rglob("*.service")) == []
 
