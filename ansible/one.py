@@ -203,10 +203,11 @@ def explanation(machine: Machine, given: argparse.Namespace) -> str:
         else:
             number += 1
             numbered.append(f"  {number}. {step}")
+    there = f"release {about['release']} is there; it is kept" if about["release"] else "not there yet"
     lines = [
         f"{machine.given}: {about['board'] or about['machine']}, {about['system']}, Python {about['python']}",
         f"  cameras   {cameras(machine)}",
-        f"  Camdock   {'release ' + about['release'] + ' is there; it is kept' if about['release'] else 'not there yet'}",
+        f"  Camdock   {there}",
         "",
         "This will",
         *numbered,
