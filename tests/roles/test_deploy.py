@@ -612,3 +612,27 @@ def test_every_variable_has_its_default_in_both_places() -> None:
     for entry in ("main", "preflight"):
         assert {name: one["default"] for name, one in specs[entry]["options"].items()} == defaults
         assert all(one["description"] and one["type"] for one in specs[entry]["options"].values())
+
+
+# --- folders ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_is_made_as_asked_and_then_left_alone(tmp_path: Path) -> None:
+    folder, mine = tmp_path / "a" / "b", os.getuid()
+    assert not files.is_as_asked(folder, mine, 0o750)
+    files.have_folder(folder, mine, 0o750)
+    assert files.is_as_asked(folder, mine, 0o750)
+    folder.chmod(0o777)
+    assert not files.is_as_asked(folder, mine, 0o750)
+    assert not files.is_as_asked(folder, mine + 1, 0o777)
+
+
+def test_root_follows_no_link_that_the_service_has_laid(tmp_path: Path) -> None:
+    elsewhere, link = tmp_path / "etc", tmp_path / "settings"
+    elsewhere.mkdir()
+    link.symlink_to(elsewhere)
+    with pytest.raises(NotADirectoryError, match="it is no folder"):
+        files.is_as_asked(link, 10001, 0o750)
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError):
+        files.is_as_asked(tmp_path / "file", 0, 0o755)

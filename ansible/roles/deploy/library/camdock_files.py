@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Writes several small files of root's at once, each whole: one question to the host instead of one for each file.
+"""Makes folders and writes small files of root's, each whole: one question to the host instead of one for each of them.
 
 Runs in: the target, as an Ansible module; standard library only.
 """
@@ -16,9 +16,18 @@ from ansible.module_utils.camdock_deploy import write_whole
 
 DOCUMENTATION = r"""
 module: camdock_files
-short_description: Write several small files
-description: Root's own; what is there already and the same is not touched. Their folders are made.
+short_description: Make folders and write small files
+description: What is there already and the same is not touched. Files are root's own; the folders of theirs are made.
 options:
+  folders:
+    description: Made before the files, in this order.
+    type: list
+    elements: dict
+    default: []
+    options:
+      path: {description: Where., type: path, required: true}
+      owner: {description: The number of its user and of its group., type: int, default: 0}
+      mode: {description: Octal., type: str, default: "0755"}
   files:
     description: The files, in the order in which they are written.
     type: list
@@ -34,7 +43,8 @@ EXAMPLES = r"""
 - camdock_files: {files: [{path: /opt/camdock/bin/camdock-release, content: "...", mode: "0755"}]}
 """
 RETURN = r"""
-written: {description: Paths of those that changed., type: list, returned: always}
+made: {description: Paths of the folders that changed., type: list, returned: always}
+written: {description: Paths of the files that changed., type: list, returned: always}
 """
 
 
@@ -49,17 +59,54 @@ def differs(path: Path, content: str, mode: int) -> tuple[bool, str]:
     return not right or before != content, before
 
 
+def is_as_asked(path: Path, owner: int, mode: int) -> bool:
+    """Whether this folder is there, and whose it shall be. Raises NotADirectoryError where something else is there."""
+    try:
+        # Root's may be a link to another disk. Where the service may write, a link is no folder: root would follow it.
+        told = path.lstat() if owner else path.stat()
+    except FileNotFoundError:
+        return False
+    if not stat.S_ISDIR(told.st_mode):
+        raise NotADirectoryError(0, "it is no folder", str(path))
+    return (told.st_uid, told.st_gid, stat.S_IMODE(told.st_mode)) == (owner, owner, mode)
+
+
+def have_folder(path: Path, owner: int, mode: int) -> None:
+    """Make it so. Raises OSError."""
+    path.mkdir(parents=True, exist_ok=True)
+    os.chown(path, owner, owner)
+    path.chmod(mode)
+
+
 def main() -> None:
     """The module."""
+    folder = {
+        "path": {"type": "path", "required": True},
+        "owner": {"type": "int", "default": 0},
+        "mode": {"type": "str", "default": "0755"},
+    }
     one = {
         "path": {"type": "path", "required": True},
         "content": {"type": "str", "required": True},
         "mode": {"type": "str", "default": "0644"},
     }
     module = AnsibleModule(
-        argument_spec={"files": {"type": "list", "elements": "dict", "required": True, "options": one}},
+        argument_spec={
+            "folders": {"type": "list", "elements": "dict", "default": [], "options": folder},
+            "files": {"type": "list", "elements": "dict", "required": True, "options": one},
+        },
         supports_check_mode=True,
     )
+    made: list[str] = []
+    for place in module.params["folders"]:
+        path, owner, mode = Path(place["path"]), place["owner"], int(place["mode"], 8)
+        try:
+            if not is_as_asked(path, owner, mode):
+                made.append(str(path))
+                if not module.check_mode:
+                    have_folder(path, owner, mode)
+        except OSError as error:
+            module.fail_json(msg=f"The folder {path} cannot be made: {error.strerror}.", invocation={})
     written: list[str] = []
     shown: list[dict[str, Any]] = []
     for file in module.params["files"]:
@@ -79,7 +126,9 @@ def main() -> None:
             os.chown(path, 0, 0)
         except OSError as error:
             module.fail_json(msg=f"{path} cannot be written: {error.strerror}.", invocation={})
-    module.exit_json(changed=bool(written), written=written, diff=shown, invocation={})
+    if made:
+        shown.insert(0, {"prepared": "".join(f"folder {path}\n" for path in made)})
+    module.exit_json(changed=bool(made or written), made=made, written=written, diff=shown, invocation={})
 
 
 if __name__ == "__main__":
