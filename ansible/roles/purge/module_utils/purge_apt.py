@@ -27,7 +27,10 @@ ENVIRONMENT = {
     "APT_LISTCHANGES_FRONTEND": "none",
 }
 # A host may be set to remove what nobody needs any more, and the camera's stack could be among that.
-OPTIONS = ("-o", "APT::Get::AutomaticRemove=false", "-o", "APT::Get::Purge=false", "-o", "Dpkg::Use-Pty=0")
+OPTIONS = (
+    "-o", "APT::Install-Recommends=false",  # to remove something must bring in nothing
+    "-o", "APT::Get::AutomaticRemove=false", "-o", "APT::Get::Purge=false", "-o", "Dpkg::Use-Pty=0",
+)  # fmt: skip
 
 _UNIT, _RECORD = "\x1f", "\x1e"
 _FIELDS = (
