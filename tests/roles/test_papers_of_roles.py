@@ -129,15 +129,6 @@ def test_a_changed_specification_is_noticed_and_written(
     assert [path.name for path in (tmp_path / "try").iterdir() if path.is_file()] == ["README.md"]
 
 
-def test_the_collections_asked_for_come_with_ansible() -> None:
-    pytest.importorskip(
-        "ansible_collections", reason="Ansible is in the extra `deploy`: make deploy, make host, make lint"
-    )
-    asked = yaml.safe_load((ANSIBLE / "requirements.yml").read_text("utf-8"))["collections"]
-    for one in asked:
-        assert importlib.util.find_spec(f"ansible_collections.{one['name']}") is not None, one
-
-
 def test_the_example_inventory_names_only_variables_that_exist() -> None:
     known = {name for role in ROLES for name in options(role)}
     named = set(
