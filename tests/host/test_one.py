@@ -18,6 +18,7 @@ from tests.tools.containers import ROOT
 from tests.tools.target import PIP_CACHE, Target
 
 SCRIPT = ROOT / "ansible" / "one.py"
+pytestmark = pytest.mark.timeout(900)  # a play takes its time, a first one most of all
 
 
 @dataclass
