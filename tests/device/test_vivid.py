@@ -11,16 +11,16 @@ import io
 import json
 import os
 import subprocess
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from tests.tools.cannot import cannot
 from tests.tools.enginedisk import engine_disk
 from tests.tools.machine import Machine
+from tests.tools.parts import Part, timed_parts
 from tests.tools.service import Answer, Picture, Service, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -61,8 +61,6 @@ for path in sys.argv[1:]:
         found[path] = error.strerror
 print(json.dumps(found))
 """
-
-Part = Callable[[str], AbstractContextManager[None]]
 
 
 class Contained(Service):
@@ -108,17 +106,7 @@ class Contained(Service):
 @pytest.fixture(scope="module")
 def part(request: pytest.FixtureRequest) -> Part:
     """part(name): says how long what is done within it took."""
-    reporter = request.config.pluginmanager.getplugin("terminalreporter")
-    capture = request.config.pluginmanager.getplugin("capturemanager")
-
-    @contextmanager
-    def timed(name: str) -> Iterator[None]:
-        began = time.monotonic()
-        yield
-        with capture.global_and_fixture_disabled():
-            reporter.write_line(f"-- {name}: {time.monotonic() - began:.1f} s")
-
-    return timed
+    return timed_parts(request.config)
 
 
 @pytest.fixture(scope="module")
@@ -127,9 +115,7 @@ def service(part: Part) -> Iterator[Contained]:
     looked = subprocess.run(["docker", "image", "inspect", IMAGE], capture_output=True, text=True)
     if looked.returncode != 0 or os.geteuid() != 0:
         reason = looked.stderr.strip() or "making the disk of an engine takes root"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
+        cannot(reason)
     with part("disk with the image"):
         disk = engine_disk(IMAGE)
     machine = Machine("trixie-engine", engine_data=disk)

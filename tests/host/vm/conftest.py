@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import subprocess
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import pytest
 
 from tests.tools.machine import Machine
+from tests.tools.parts import Part, timed_parts
 from tests.tools.service import Answer, Asked, Picture, Viewer
 from tests.tools.target import PIP_CACHE, Target, play
 
@@ -30,23 +29,11 @@ WANTED = {
 # For the emulated processor alone, as an exception of this host that the deployment leaves in place.
 SLOWLY = "[Service]\nTimeoutStartSec=300\nWatchdogSec=180\n"
 
-Part = Callable[[str], AbstractContextManager[None]]
-
 
 @pytest.fixture(scope="session")
 def part(request: pytest.FixtureRequest) -> Part:
     """part(name): says how long what is done within it took."""
-    reporter = request.config.pluginmanager.getplugin("terminalreporter")
-    capture = request.config.pluginmanager.getplugin("capturemanager")
-
-    @contextmanager
-    def timed(name: str) -> Iterator[None]:
-        began = time.monotonic()
-        yield
-        with capture.global_and_fixture_disabled():
-            reporter.write_line(f"-- {name}: {time.monotonic() - began:.1f} s")
-
-    return timed
+    return timed_parts(request.config)
 
 
 def builds() -> bytes:

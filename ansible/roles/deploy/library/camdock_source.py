@@ -13,10 +13,10 @@ import os
 import re
 import sys
 import tarfile
-import tempfile
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.camdock_deploy import write_whole
 
 DOCUMENTATION = r"""
 module: camdock_source
@@ -121,16 +121,7 @@ def write(folder: Path, name: str, content: bytes) -> Path:
     """Keep an archive whole or not at all; older ones go. Returns its path; raises OSError."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / name
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=folder)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_whole(path, content, 0o600)
     kept = sorted(folder.glob("camdock-*.tar.gz"), key=lambda one: one.stat().st_mtime, reverse=True)
     for old in kept[KEPT:]:
         old.unlink(missing_ok=True)

@@ -144,7 +144,7 @@ def main() -> None:
     try:
         answer = run(module.params, check=module.check_mode)
     except Trouble as trouble:
-        module.fail_json(msg=f"{trouble}.".replace("..", "."))
+        module.fail_json(msg=trouble.sentence)
     module.exit_json(**answer)
 
 

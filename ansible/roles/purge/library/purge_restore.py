@@ -191,7 +191,7 @@ def main() -> None:
     try:
         answer = run(module.params, check=module.check_mode)
     except Trouble as trouble:
-        module.fail_json(msg=f"{trouble}.".replace("..", "."))
+        module.fail_json(msg=trouble.sentence)
     if answer["lost"] and not module.check_mode:
         module.fail_json(
             msg="All but these are back: " + "; ".join(answer["notes"]) + ". They stay on the undo list. Add the "

@@ -43,6 +43,11 @@ _WHOLE = ("installed", "config-files", "not-installed", "triggers-pending", "tri
 class Trouble(Exception):
     """Something a person has to mend. The message says what is wrong, with which thing, and what to do."""
 
+    @property
+    def sentence(self) -> str:
+        """The message, ended by one full stop."""
+        return f"{str(self).rstrip('.')}."
+
 
 @dataclass(frozen=True)
 class Package:
