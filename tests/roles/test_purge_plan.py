@@ -120,6 +120,30 @@ def test_what_apt_would_install_instead_is_refused() -> None:
         planned({"python3-h5py-serial"}, coming={"python3-h5py-mpi": "3.7"})
 
 
+def test_what_apt_weighs_and_drops_on_the_way_to_a_removal_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """apt's answers on Debian 12: it tries the h5py that wants MPI, and leaves on its list what that needs."""
+    asked: list[list[str]] = []
+    answers = {
+        ("python3-numpy",): ({"python3-numpy", "python3-h5py"}, {"libfido2-1": "1.12.0-2+b1"}),
+        ("python3-h5py", "python3-numpy"): ({"python3-numpy", "python3-h5py"}, {}),
+    }
+
+    def simulated(words: list[str]) -> Any:
+        asked.append(words)
+        return answers[tuple(words[1:])]
+
+    monkeypatch.setattr(apt, "simulated", simulated)
+    assert apt.would_go(["python3-numpy"]) == ({"python3-numpy", "python3-h5py"}, {})
+    assert apt.would_go(["python3-h5py", "python3-numpy"]) == ({"python3-numpy", "python3-h5py"}, {})
+    assert len(asked) == 3, "it is asked once more only where more goes than was named"
+    assert {words[0] for words in asked} == {"remove"}
+
+
+def test_what_apt_still_counts_and_dpkg_has_removed_already_is_not_to_be_removed() -> None:
+    host = HOST | known(apt.Package("python3-h5py", "", state="not-installed"))
+    assert [one.name for one in planned({"python3-numpy", "python3-h5py"}, host=host).going] == ["python3-numpy"]
+
+
 def test_a_foreign_architecture_belongs_to_the_same_name() -> None:
     host = known(package("python3-numpy:armhf"))
     (one,) = planned({"python3-numpy:armhf"}, host=host).going

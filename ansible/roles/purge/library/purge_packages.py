@@ -20,8 +20,8 @@ from ansible.module_utils.purge_apt import (
     planned,
     read_text,
     read_undo,
-    simulated,
     wait_for_lock,
+    would_go,
     write,
 )
 
@@ -79,7 +79,7 @@ def plan(wanted: dict[str, Any], undo: Undo) -> Plan:
     here = listed_here(known, names)
     if not here:
         return Plan()
-    going, coming = simulated(["remove", *here])
+    going, coming = would_go(here)
     return planned(known, automatic(), going, coming, names, wanted["keep"], wanted["also_allow"])
 
 

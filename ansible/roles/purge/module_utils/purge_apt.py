@@ -37,7 +37,8 @@ _FIELDS = (
     "${Package}", "${Architecture}", "${Version}", "${db:Status-Want}", "${db:Status-Status}", "${Provides}",
     "${Pre-Depends}", "${Depends}",
 )  # fmt: skip
-_WHOLE = ("installed", "config-files", "not-installed", "triggers-pending", "triggers-awaited")
+_GONE = ("config-files", "not-installed")
+_WHOLE = ("installed", *_GONE, "triggers-pending", "triggers-awaited")
 
 
 class Trouble(Exception):
@@ -145,6 +146,21 @@ def simulated(words: Sequence[str], options: Sequence[str] = ()) -> tuple[set[st
             "Mend that first (`dpkg --configure -a`, `apt-get --fix-broken install`), then run this again"
         )
     return read_simulation(done.stdout)
+
+
+def would_go(names: Collection[str]) -> tuple[set[str], dict[str, str]]:
+    """The same for a removal of these packages and of all that goes with them.
+
+    apt does not read dpkg's journal: after an interrupted removal it may count packages that are gone already.
+    Raises Trouble where apt finds no way.
+    """
+    going, coming = simulated(["remove", *sorted(names)])
+    if going - {*names}:
+        # That a package goes too, apt finds out after a look for another way, and what that way would have installed
+        # stays on its list (openssh-client, for the h5py that wants MPI). With all of them named it looks for none,
+        # and they are named when they are removed.
+        going, coming = simulated(["remove", *sorted(going | {*names})])
+    return going, coming
 
 
 def read_simulation(text: str) -> tuple[set[str], dict[str, str]]:
@@ -359,9 +375,7 @@ class Plan:
 
 def listed_here(known: Mapping[str, Package], listed: Collection[str]) -> list[str]:
     """The names of those packages of the list that are installed, wholly or half. Raises Trouble for one on hold."""
-    here = sorted(
-        one.name for one in known.values() if one.bare in listed and one.state not in ("config-files", "not-installed")
-    )
+    here = sorted(one.name for one in known.values() if one.bare in listed and one.state not in _GONE)
     _refuse_held(known, here)
     return here
 
@@ -408,7 +422,7 @@ def planned(
     removed = tuple(
         Removed(name, known[name].version, "auto" if name in auto else "manual")
         for name in sorted(going)
-        if name in known
+        if name in known and known[name].state not in _GONE
     )
     kept = tuple(
         sorted(
