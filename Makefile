@@ -59,10 +59,13 @@ part() { # part NAME COMMAND...: runs it, says how long it took, remembers a fai
 # because of a neighbour on the machine; a test that fails only then says nothing about the code. It ends well only where
 # as many tests have run again and passed as failed before: a file that cannot be collected, a pytest that breaks or is
 # stopped (any status but 1), failures that are no tests and tests that are skipped the second time are red.
+# PYTEST_CACHE: a folder of its own for whoever runs beside another.
 again() {
-  local command=() more=() status=0 count cache=.pytest_cache/v/cache/lastfailed report=$(VENV)/again.xml
+  local command=() more=() status=0 count own=$${PYTEST_CACHE:-.pytest_cache}
+  local cache=$$own/v/cache/lastfailed report=$$own/again.xml
   while [ $$# -gt 0 ] && [ "$$1" != -- ]; do command+=("$$1"); shift; done
   if [ $$# -gt 0 ]; then shift; more=("$$@"); fi
+  command+=(-o cache_dir="$$own")
   rm -f "$$cache" "$$report" # of another run
   "$${command[@]}" "$${more[@]}" || status=$$?
   [ "$$status" != 0 ] || return 0
@@ -254,7 +257,7 @@ device: $(TEST) ## The image with a real V4L2 driver, plugged and unplugged, in 
 	part "real driver" again $(PY) -m pytest tests/device $(ARGS)
 	exit "$$failed"
 
-# All of it takes about half an hour on two cores.
+# All of it takes about half an hour on two cores. Three at once: a play that is waited for leaves much time to others.
 HOSTS ?= tests/host --ignore tests/host/vm
 .PHONY: host
 host: $(TEST) $(DEPLOY) ## Deploy to hosts in containers, in both modes, and what can go wrong; HOSTS= some files, ARGS= goes to pytest
@@ -262,7 +265,7 @@ host: $(TEST) $(DEPLOY) ## Deploy to hosts in containers, in both modes, and wha
 	export DOCKER_BUILDKIT=1
 	engine_and_bases
 	docker image inspect camdock:current >/dev/null 2>&1 || { echo "There is no image camdock:current: make image IMAGES=current" >&2; exit 1; }
-	part "hosts" again $(PY) -m pytest $(HOSTS) $(ARGS) -- -n 2 --dist loadfile
+	part "hosts" again $(PY) -m pytest $(HOSTS) $(ARGS) -- -n 3 --dist loadfile
 	exit "$$failed"
 
 .PHONY: host-vm
@@ -284,18 +287,15 @@ bench: $(TEST) ## Speed, peers beside us, on a quiet machine; ARGS=--short
 	exec $(PY) -m tests.bench $(ARGS)
 
 .PHONY: verify
-verify: $(TEST) $(LINT) $(FUZZ) $(DEPLOY) ## What `make test` leaves out: lint, pins, slow tests, the page, old and other versions
+verify: $(TEST) $(LINT) $(FUZZ) $(DEPLOY) ## What `make test` leaves out: lint, pins, slow tests, the page, other versions, images, machines, hosts
 	@$(SHELL_WORDS)
 	part "lint" $(AGAIN) lint
-	part "test bed" tests/testbed/packages.sh chromium clang g++ gcc-aarch64-linux-gnu libc6-dev-arm64-cross mmdebstrap prometheus
-	part "pins" $(AGAIN) plan
-	part "slow tests of camdock abi" again $(PY) -m pytest tests/abi -m slow -- -n 2 --dist loadfile
-	part "slow tests" again $(PY) -m pytest tests/process tests/unit -m slow
-	part "fuzz" $(PY) -m tests.abi.fuzz --seconds 60
-	part "page" again $(PY) -m pytest tests/page
+	part "test bed" tests/testbed/packages.sh chromium clang e2fsprogs g++ gcc-aarch64-linux-gnu libc6-dev-arm64-cross \
+	  mmdebstrap openssh-client prometheus qemu-system-x86
 	part "bench" $(AGAIN) bench ARGS=--short
-	part "oldest FastAPI and uvicorn" tests/testbed/oldest.sh $(PY)
-	for version in 3.11 3.12 3.13; do
+	part "pins" $(AGAIN) plan
+	# The oldest and the newest; the workflows test those between, too.
+	for version in 3.11 3.13; do
 	  [ "$$version" != "$$($(PY) -c 'import sys; print("%d.%d" % sys.version_info[:2])')" ] || continue
 	  other=
 	  for candidate in "python$$version" "$${PYENV_ROOT:-$$HOME/.pyenv}/versions/$$version".*/bin/python; do
@@ -305,10 +305,27 @@ verify: $(TEST) $(LINT) $(FUZZ) $(DEPLOY) ## What `make test` leaves out: lint, 
 	  else skipped "tests, Python $$version" "not on this machine"
 	  fi
 	done
+	part "slow tests of camdock abi" again $(PY) -m pytest tests/abi -m slow -- -n 2 --dist loadfile
 	part "images" $(AGAIN) image ARGS=
-	part "device" $(AGAIN) device ARGS=
-	# The rest of `make host`, and `make host-vm`, would make this last longer than an hour: they are run by hand.
-	part "hosts" $(AGAIN) host ARGS= HOSTS="tests/host/test_deploy.py tests/host/test_switch.py tests/host/test_refusals.py"
+	# What goes on in a virtual machine takes one core and much patience; what takes the other one runs beside it.
+	set -m # a process group of its own, for whoever interrupts all this
+	(
+	  export PYTEST_CACHE=.pytest_cache/machines
+	  failed=0
+	  part "device" $(AGAIN) device ARGS=
+	  part "host-vm" $(AGAIN) host-vm ARGS=
+	  exit "$$failed"
+	) >$(VENV)/machines.log 2>&1 &
+	machines=$$!
+	set +m
+	trap 'kill -- "-$$machines" 2>/dev/null || true' EXIT
+	part "slow tests" again $(PY) -m pytest tests/process tests/unit -m slow
+	part "fuzz" $(PY) -m tests.abi.fuzz --seconds 60
+	part "page" again $(PY) -m pytest tests/page
+	part "oldest FastAPI and uvicorn" tests/testbed/oldest.sh $(PY)
+	part "virtual machines" wait "$$machines"
+	cat $(VENV)/machines.log
+	part "hosts" $(AGAIN) host ARGS=
 	exit "$$failed"
 
 .PHONY: upgrade
