@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 import pytest
 
@@ -20,6 +20,23 @@ def engine() -> Iterator[None]:
     remove_all()
     yield
     remove_all()
+
+
+Figure = Callable[[str], None]
+
+
+@pytest.fixture
+def figure(request: pytest.FixtureRequest) -> Figure:
+    """figure("a gap of 1.2 s"): stands below the results, whichever process the test ran in."""
+    return lambda text: request.node.user_properties.append(("figure", text))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What the tests measured."""
+    for report in [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]:
+        for kind, text in report.user_properties if report.when == "call" else ():
+            if kind == "figure":
+                terminalreporter.write_line(f"-- {report.nodeid.rpartition('/')[2]}: {text}")
 
 
 @pytest.hookimpl(wrapper=True)

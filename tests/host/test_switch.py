@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.host.conftest import Figure
 from tests.host.switching import GOOD, TOKEN, TOOL, Deployed, Outsider, is_short, unit
 from tests.tools.service import until
 from tests.tools.target import PIP_CACHE, Target, play
@@ -80,9 +81,7 @@ def test_a_first_release_that_fails_leaves_nothing_behind(bare: Deployed) -> Non
 # --- what goes well -------------------------------------------------------------------------------------------------
 
 
-def test_a_viewer_misses_less_than_three_seconds_of_a_good_switch(
-    host: Deployed, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_viewer_misses_less_than_three_seconds_of_a_good_switch(host: Deployed, figure: Figure) -> None:
     gaps = []
     for name in ("next", "next-but-one", "third"):  # the machine may be busy: the best of three, and at least one
         host.release(name)
@@ -95,8 +94,7 @@ def test_a_viewer_misses_less_than_three_seconds_of_a_good_switch(
         assert told["without_pictures_s"] > gaps[-1] / 2, "what the tool says is what a viewer sees"
         if gaps[-1] < 3:
             break
-    with capsys.disabled():
-        print(f"\n  gap in a viewer's pictures at a native switch: {', '.join(f'{gap:.2f}' for gap in gaps)} s")
+    figure(f"without pictures for {', '.join(f'{gap:.2f}' for gap in gaps)} s")
     assert is_short(host, min(gaps), 3)
     serves(host, name)
     status = host.tool("status")
@@ -136,7 +134,7 @@ def test_a_switch_to_what_runs_already_restarts_nothing(host: Deployed) -> None:
     ],
 )
 def test_a_release_that_gives_no_pictures_is_taken_back(
-    host: Deployed, source: str, spoil: str, reason: str, within_s: float
+    host: Deployed, source: str, spoil: str, reason: str, within_s: float, figure: Figure
 ) -> None:
     host.target.done(
         "rm -rf /opt/camdock/builds/bad && mkdir /opt/camdock/builds/bad && touch /opt/camdock/builds/bad/complete"
@@ -154,6 +152,7 @@ def test_a_release_that_gives_no_pictures_is_taken_back(
     assert reason in told["reason"]
     assert told["log"], "why is in the service's own log"
     serves(host, "steady")
+    figure(f"without pictures for {viewer.longest_gap():.2f} s")
     assert is_short(host, viewer.longest_gap(), within_s)
     each = "for pid in $(pgrep -u camdock); do tr '\\0' '\\n' </proc/$pid/environ | grep ^INVOCATION_ID; done"
     assert len(set(host.target.done(each).splitlines())) == 1, "nothing of it is left"
@@ -172,7 +171,7 @@ def test_a_release_that_gives_no_pictures_is_taken_back(
     ],
 )
 def test_a_release_that_dies_after_twenty_seconds_is_taken_back(
-    host: Deployed, source: str, unit_text: str | None, reason: str
+    host: Deployed, source: str, unit_text: str | None, reason: str, figure: Figure
 ) -> None:
     host.release("mayfly", source, unit_text=unit_text)
     with Outsider(host.target.address) as viewer:
@@ -182,6 +181,7 @@ def test_a_release_that_dies_after_twenty_seconds_is_taken_back(
     assert told["outcome"] == "put_back"
     assert reason in told["reason"]
     serves(host, "steady")
+    figure(f"without pictures for {viewer.longest_gap():.2f} s")
     assert is_short(host, viewer.longest_gap(), 15)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.host.conftest import Figure
 from tests.host.switching import GOOD, TOKEN, Deployed, Outsider, is_short, unit
 from tests.tools.cannot import cannot
 from tests.tools.containers import docker
@@ -70,9 +71,7 @@ def containers(host: Deployed) -> list[str]:
     return host.target.done("docker ps --quiet --filter label=com.docker.compose.project=camdock").split()
 
 
-def test_a_viewer_misses_less_than_ten_seconds_of_a_good_switch(
-    host: Deployed, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_viewer_misses_less_than_ten_seconds_of_a_good_switch(host: Deployed, figure: Figure) -> None:
     gaps = []
     for name in ("next", "next-but-one", "third"):  # the machine may be busy: the best of three
         release(host, name, GOOD + "&label=" + name)
@@ -83,8 +82,7 @@ def test_a_viewer_misses_less_than_ten_seconds_of_a_good_switch(
         gaps.append(viewer.longest_gap())
         if gaps[-1] < 10:
             break
-    with capsys.disabled():
-        print(f"\n  gap in a viewer's pictures at a switch of containers: {', '.join(f'{gap:.2f}' for gap in gaps)} s")
+    figure(f"without pictures for {', '.join(f'{gap:.2f}' for gap in gaps)} s")
     assert is_short(host, min(gaps), 10)
     assert len(containers(host)) == 1
 
@@ -98,7 +96,7 @@ def test_a_viewer_misses_less_than_ten_seconds_of_a_good_switch(
     ],
 )
 def test_a_release_that_gives_no_pictures_is_taken_back(
-    host: Deployed, source: str, image: str, reason: str, logged: str
+    host: Deployed, source: str, image: str, reason: str, logged: str, figure: Figure
 ) -> None:
     before = host.current
     release(host, "bad", source, image)
@@ -110,6 +108,7 @@ def test_a_release_that_gives_no_pictures_is_taken_back(
     assert reason in told["reason"]
     assert logged in "\n".join(told["log"])
     assert host.current == before
+    figure(f"without pictures for {viewer.longest_gap():.2f} s")
     assert is_short(host, viewer.longest_gap(), 15)
     assert len(containers(host)) == 1
 
