@@ -119,7 +119,7 @@ class Credentials:
 
     @staticmethod
     def _set_cookie(value: str, max_age: int, *, secure: bool) -> str:
-        # Lax: a link from elsewhere finds its reader logged in. That nothing is changed from elsewhere is up to origins.
+        # Lax: a link from elsewhere finds its reader logged in. That nothing is changed from there is up to origins.
         more = "; Secure" if secure else ""
         return f"{COOKIE}={value}; Max-Age={max_age}; Path=/; HttpOnly; SameSite=Lax{more}"
 
@@ -143,7 +143,7 @@ class Credentials:
     # --- what is asked for ----------------------------------------------------------------------------------------
 
     def challenges(self, headers: Mapping[bytes, bytes], query: bytes, *, stale: bool) -> list[str]:
-        """Values of WWW-Authenticate. To our own page Bearer alone: at the others a browser opens its dialog over it."""
+        """Values of WWW-Authenticate. To our page Bearer alone: at the others a browser opens its dialog over it."""
         bearer = [f'Bearer realm="{REALM}"']
         if not stale and _is_our_page(headers, query):
             return bearer

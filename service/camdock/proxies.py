@@ -1,4 +1,4 @@
-"""Who is at the far end: the address and the scheme of a request that came through proxies which the configuration trusts.
+"""Who is at the far end: the address and the scheme of a request that came through proxies that we were told to trust.
 
 Runs in: the API process. uvicorn's own middleware knows no networks in the oldest version we allow, and trusts loopback
 without being asked: a program on this machine could then choose the address that its wrong tokens are counted for.
