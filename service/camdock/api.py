@@ -15,7 +15,7 @@ from fastapi import APIRouter, HTTPException, Query, Request
 from fastapi.responses import FileResponse, Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from camdock.auth import may_look
+from camdock.auth import may_look, proof_of
 from camdock.camera import Camera, Status
 from camdock.errors import CameraError, SourceStalled
 from camdock.frame import Frame
@@ -124,6 +124,7 @@ class CameraModel(BaseModel):
     restarts: dict[str, int] = Field(
         description="restarts of the driver process, by reason", examples=[{"source_stalled": 1}]
     )
+    failures: int = Field(description="failures in a row since the last picture; from the fifth on the pause is long")
     settings: SettingsReport
 
 
@@ -140,6 +141,8 @@ class Health(BaseModel):
     timestamp: str = Field(
         description="local time, ISO 8601 with microseconds", examples=["2026-10-17T01:00:00.000000"]
     )
+    may: str = Field("nothing", description="what you may do here: touch, look or nothing", examples=["look"])
+    by: str = Field("", description="what you showed for it", examples=["cookie"])
     version: str | None = Field(None, description="only for who may look")
     cameras: list[CameraModel] | None = Field(None, description="only for who may look")
 
@@ -181,6 +184,7 @@ def _camera(camera: Camera) -> CameraModel:
         frames=status.frames,
         drops=dict(status.drops),
         restarts=dict(status.restarts),
+        failures=status.failures,
         settings=_settings(status),
     )
 
@@ -277,12 +281,14 @@ def router(cameras: dict[str, Camera], sender: Sender, abi: AbiGate, version: st
     @routes.get("/health", tags=["health"], summary="Is the service well?", response_model_exclude_none=False)
     async def health(request: Request) -> Health:
         """Open to all. Reasons and devices are there only for who may look."""
-        told = may_look(request)
+        told, proof = may_look(request), proof_of(request)
         return Health(
             status="healthy",
             camera_connected=first.unavailable() is None,
             abi=abi.state,
             timestamp=datetime.now().isoformat(timespec="microseconds"),
+            may=proof.role or "nothing",
+            by=proof.by,
             version=version if told else None,
             cameras=[_camera(camera) for camera in cameras.values()] if told else None,
         )
@@ -333,7 +339,7 @@ def router(cameras: dict[str, Camera], sender: Sender, abi: AbiGate, version: st
 
     @routes.put(
         "/cameras/{name}/settings", tags=["cameras"], summary="Change its settings",
-        responses=documented(400, 404, 422, 503, 507),
+        responses=documented(400, 403, 404, 422, 503, 507),
     )  # fmt: skip
     async def change_settings(name: CameraName, change: SettingsChange) -> SettingsReport:
         """Takes effect at once, is kept, and is applied again whenever the camera comes back. Null: not asked for."""

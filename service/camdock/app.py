@@ -13,10 +13,12 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from fastapi import FastAPI
 
 import camdock
-from camdock import api, metrics, problems, stream
+from camdock import api, login, metrics, problems, stream, websocket
+from camdock.attempts import Attempts
 from camdock.auth import Gate
 from camdock.camera import Camera
 from camdock.config import Config
+from camdock.credentials import Credentials
 from camdock.gate import AbiGate
 from camdock.guard import Guard
 from camdock.pixels import LOADS, Pixels
@@ -27,7 +29,8 @@ from camdock.source import KINDS
 DESCRIPTION = """Cameras as pictures over HTTP.
 
 Put `/stream` into an `<img>`, fetch `/snapshot` with curl, ask `/cameras` what is going on.
-Paths that name no camera mean the first one. With a token: `Authorization: Bearer TOKEN`, or `?token=TOKEN`.
+Paths that name no camera mean the first one. With a token: `Authorization: Bearer TOKEN`, `?token=TOKEN`, or as the
+password of Basic or Digest.
 Errors are problem documents (RFC 9457) with a stable `code` and a `hint`.
 """
 
@@ -64,10 +67,13 @@ def build(config: Config) -> FastAPI:
     )
     app.include_router(api.router(cameras, sender, abi, camdock.__version__))
     app.include_router(stream.router(cameras, sender))
+    app.include_router(websocket.router(cameras, sender))
     app.include_router(metrics.router(cameras, sender, abi, camdock.__version__, config.settings_path("").parent))
+    attempts = Attempts()
+    app.include_router(login.router(Credentials(config), attempts))
     app.state.cameras = cameras  # for the one who serves it
     problems.install(app)
-    app.add_middleware(Gate, config=config)
+    app.add_middleware(Gate, config=config, attempts=attempts)
     return app
 
 

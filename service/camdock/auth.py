@@ -6,22 +6,30 @@ description, WebSockets) and never stands between a stream and its socket.
 
 from __future__ import annotations
 
-import hmac
 import logging
 import re
 from typing import Any
-from urllib.parse import parse_qsl, unquote_plus
+from urllib.parse import unquote_plus
 
 from fastapi import Request
 from starlette.datastructures import QueryParams
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from camdock.attempts import Attempts, refusal
 from camdock.config import Config
+from camdock.credentials import Credentials, Proof, Role, tokens_in
+from camdock.origins import SAFE_METHODS, is_foreign
 from camdock.problems import problem_response
+from camdock.proxies import Proxies, sender_of
 
-PUBLIC = frozenset({"/health", "/health/live", "/health/ready", "/favicon.ico", "/docs"})
+PUBLIC = frozenset({"/health", "/health/live", "/health/ready", "/favicon.ico", "/docs", "/login", "/logout"})
 PUBLIC_BELOW = ("/web/",)
 _PARAMETER = re.compile(r"([?&;])([^=&;\s]*)=[^&;\s]*")
+# Pictures may be shown by any website, which cannot read them; whatever else is ours stays among ourselves.
+_PICTURES = (b"image/", b"multipart/x-mixed-replace")
+_ALWAYS = {b"x-content-type-options": b"nosniff", b"referrer-policy": b"no-referrer"}  # an address may have a token
+_NO_PAGE = b"default-src 'none'; frame-ancestors 'none'"
 
 
 def _without_token(parameter: re.Match[str]) -> str:
@@ -30,12 +38,20 @@ def _without_token(parameter: re.Match[str]) -> str:
 
 
 class Gate:
-    """Answers 421 to a foreign Host header (DNS rebinding) and 401 where the token is missing or wrong."""
+    """Lets a request through, or says why not.
 
-    def __init__(self, app: ASGIApp, config: Config) -> None:
+    421  a foreign Host header (DNS rebinding)       401  no token, or a wrong one
+    403  another website wants to change something   403  the viewers' token wants to
+    429  too many wrong tokens from that address
+    """
+
+    def __init__(self, app: ASGIApp, config: Config, attempts: Attempts | None = None) -> None:
         self._app = app
         self._hosts = config.hosts
-        self._token = config.secret.get_secret_value().encode() if config.secret and config.auth == "on" else None
+        self._origins = config.allowed_origins
+        self._credentials = Credentials(config)
+        self._attempts = Attempts() if attempts is None else attempts
+        self._proxies = Proxies(config.trusted_proxies)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the request through or answer it."""
@@ -43,31 +59,69 @@ class Gate:
             await self._app(scope, receive, send)
             return
         headers = dict(scope["headers"])
+        self._proxies.settle(scope, headers)
+        answer = self._refuse(scope, headers)
+        if answer is None:
+            await self._app(scope, receive, _guarded(send))
+        elif scope["type"] == "http":
+            await answer(scope, receive, _guarded(send))
+        else:
+            await refuse_websocket(answer, scope, send)
+
+    def _refuse(self, scope: Scope, headers: dict[bytes, bytes]) -> Response | None:
+        """Why the request is not let through; None: it is, and its scope says what it may."""
         host = headers.get(b"host", b"").decode("latin-1")
         if host and not self._is_known(host):
-            refusal = problem_response(
+            return problem_response(
                 421,
                 "host_unknown",
                 "This name is not served",
                 f"the Host header says {host[:100]!r}",
                 "open http://localhost or http://127.0.0.1, or list the name in CAMDOCK_ALLOWED_HOSTS",
             )
-            await refusal(scope, receive, send)
-            return
-        may_look = self._token is None or self._has_token(headers, scope["query_string"])
-        scope.setdefault("state", {})["may_look"] = may_look
-        if may_look or self._is_public(scope):
-            await self._app(scope, receive, send)
-            return
-        refusal = problem_response(
+        method = scope.get("method", "GET")
+        is_change = method not in SAFE_METHODS
+        sender = sender_of(scope)
+        wait_s = self._attempts.wait_s(sender)
+        proof = self._credentials.judge(headers, scope["query_string"], method, _target(scope), cookie_alone=wait_s > 0)
+        if proof.wrong:
+            self._attempts.was_wrong(sender, proof.tried, proof.wrong)
+        scope.setdefault("state", {}).update(may_look=proof.role is not None, proof=proof)
+        is_public = self._is_public(scope)
+        if proof.role is None and not is_public:
+            if wait_s and (b"authorization" in headers or any(tokens_in(scope["query_string"]))):
+                return refusal(wait_s)
+            return self._ask_for_token(headers, scope["query_string"], stale=proof.stale)
+        if (is_change or _is_websocket(scope, headers)) and not proof.explicit and is_foreign(headers, self._origins):
+            return problem_response(
+                403,
+                "cross_site",
+                "Not from another website",
+                "a page of another website asks this in its visitor's name",
+                "let it send the token itself (`Authorization: Bearer`), or list it in CAMDOCK_ALLOWED_ORIGINS",
+            )
+        if is_change and proof.role is Role.LOOK and not is_public:
+            return problem_response(
+                403,
+                "token_read_only",
+                "This token may look, not touch",
+                f"{method} {scope['path'][:100]} changes something, and this is the viewers' token",
+                "send the token of CAMDOCK_TOKEN",
+            )
+        return None
+
+    def _ask_for_token(self, headers: dict[bytes, bytes], query: bytes, *, stale: bool) -> Response:
+        answer = problem_response(
             401,
             "token_needed",
             "A token is needed",
             "the request carries no token, or a wrong one",
-            "send it as `Authorization: Bearer TOKEN`, or put ?token=TOKEN behind the address",
-            {"WWW-Authenticate": 'Bearer realm="camdock"'},
+            "send it as `Authorization: Bearer TOKEN`, as the password of Basic or Digest, or put ?token=TOKEN behind "
+            "the address; browsers log in at /login",
         )
-        await refusal(scope, receive, send)
+        for challenge in self._credentials.challenges(headers, query, stale=stale):
+            answer.headers.append("WWW-Authenticate", challenge)
+        return answer
 
     def _is_known(self, host: str) -> bool:
         name = re.sub(r":\d*$", "", host.strip().lower())
@@ -76,16 +130,6 @@ class Gate:
             for pattern in self._hosts
         )
 
-    def _has_token(self, headers: dict[bytes, bytes], query: bytes) -> bool:
-        assert self._token is not None
-        kind, _, sent = headers.get(b"authorization", b"").partition(b" ")
-        if kind.lower() == b"bearer" and hmac.compare_digest(sent.strip(), self._token):
-            return True
-        pairs = parse_qsl(query.decode("latin-1"), encoding="utf-8", errors="replace")
-        # A token has no spaces, so one that arrives was a plus sign that nobody wrote as %2B.
-        sent_here = (value.replace(" ", "+").encode() for name, value in pairs if name == "token")
-        return any(hmac.compare_digest(value, self._token) for value in sent_here)
-
     @staticmethod
     def _is_public(scope: Scope) -> bool:
         # "/" is the page without any picture on it; what it shows, it asks for with a token.
@@ -93,6 +137,52 @@ class Gate:
         if path == "/":
             return "action" not in QueryParams(scope["query_string"])
         return path in PUBLIC or path.startswith(PUBLIC_BELOW)
+
+
+def _target(scope: Scope) -> str:
+    raw: bytes = scope.get("raw_path") or scope["path"].encode()
+    query: bytes = scope["query_string"]
+    return (raw + (b"?" + query if query else b"")).decode("latin-1")
+
+
+def _is_websocket(scope: Scope, headers: dict[bytes, bytes]) -> bool:
+    return scope["type"] == "websocket" or headers.get(b"upgrade", b"").lower() == b"websocket"
+
+
+def _guarded(send: Send) -> Send:
+    """`send`, with the headers that say what a browser may do with an answer."""
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = list(message["headers"])
+            there = {name.lower(): value for name, value in headers}
+            kind = there.get(b"content-type", b"")
+            more = dict(_ALWAYS)
+            more[b"cross-origin-resource-policy"] = b"cross-origin" if kind.startswith(_PICTURES) else b"same-origin"
+            if not kind.startswith(_PICTURES):
+                more[b"content-security-policy"] = _NO_PAGE
+            headers += [(name, value) for name, value in more.items() if name not in there]
+            message = {**message, "headers": headers}
+        await send(message)
+
+    return sending
+
+
+async def refuse_websocket(answer: Response, scope: Scope, send: Send) -> None:
+    """Answer a handshake that another server made a WebSocket of; without its help the client sees a bare 403."""
+    if "websocket.http.response" in scope.get("extensions", {}):
+        await send(
+            {"type": "websocket.http.response.start", "status": answer.status_code, "headers": answer.raw_headers}
+        )
+        await send({"type": "websocket.http.response.body", "body": answer.body})
+    else:
+        await send({"type": "websocket.close", "code": 1008})
+
+
+def proof_of(request: Request) -> Proof:
+    """What this request, let through, has proven."""
+    proof: Proof = request.scope.get("state", {}).get("proof", Proof())
+    return proof
 
 
 def may_look(request: Request) -> bool:

@@ -51,19 +51,23 @@ class State(StrEnum):
 
 
 class Backoff:
-    """The pause before the next worker: 0.2 s, doubling to 5 s; a frame resets it."""
+    """The pause before the next worker: 0.2 s, doubling; 5 s from the fifth failure in a row on. A frame resets it.
+
+    failures  since the last frame, of whatever kind
+    """
 
     FIRST_S, LONGEST_S, MISSING_S, PERSON_S = 0.2, 5.0, 1.0, 30.0
+    PATIENCE = 5  # a driver that failed so often in a row is not hammered any more
     # The kernel makes a node for root alone; udev gives it its group a moment later, on a busy Pi a second or two.
     DENIED_SOON = 3
 
     def __init__(self) -> None:
-        self._next_s = self.FIRST_S
-        self._denied = 0
+        self.reset()
 
     def reset(self) -> None:
         """A frame came."""
-        self._next_s = self.FIRST_S
+        self.failures = 0
+        self._failed = 0  # with a device that was there: to look whether it is costs nothing
         self._denied = 0
 
     def next_s(self, error: CameraError) -> float:
@@ -71,6 +75,7 @@ class Backoff:
 
         The first three refusals since a frame, or since the device was missing, are asked again after a second.
         """
+        self.failures += 1
         if isinstance(error, SourceDenied) and self._denied < self.DENIED_SOON:
             self._denied += 1
             return self.MISSING_S
@@ -79,8 +84,8 @@ class Backoff:
         if isinstance(error, SourceMissing):
             self._denied = 0
             return self.MISSING_S
-        pause, self._next_s = self._next_s, min(self.LONGEST_S, self._next_s * 2)
-        return pause
+        self._failed += 1
+        return self.FIRST_S * 2 ** (self._failed - 1) if self._failed < self.PATIENCE else self.LONGEST_S
 
 
 class Hands(Painter, Maker, Protocol):
@@ -98,6 +103,7 @@ class Status:
     """A snapshot of one camera. Ages in seconds, times in Unix seconds, sizes (width, height).
 
     viewers     all of them; renditions: those of each one in words
+    failures    in a row, since the last picture
     """
 
     name: str
@@ -118,6 +124,7 @@ class Status:
     frames: int
     drops: Mapping[str, int]
     restarts: Mapping[str, int]
+    failures: int
     pid: int | None
     wanted: Settings
     applied: Settings
@@ -194,6 +201,7 @@ class Camera:
         self._answers: dict[int, asyncio.Future[Message]] = {}
         self._order_ids = itertools.count(1)
         self._moved = asyncio.Event()  # what demand depends on
+        self._turned = asyncio.Event()  # set by the next change of state, and replaced
         self.broadcast.on_demand(self._moved.set)
         self._notices = Notices(self.broadcast, pixels, self._why, self._publish_notice)
         self.renditions = Renditions(name, self.broadcast, pixels)
@@ -396,6 +404,8 @@ class Camera:
             self._state, self._error, self._since = state, error, time.time()
             self._notices.changed()
             self._moved.set()
+            self._turned.set()
+            self._turned = asyncio.Event()
             if state in (State.LIVE, State.IDLE):
                 log.log(self._session.news if self._session else logging.INFO, "%s: %s", self.name, state)
 
@@ -499,11 +509,17 @@ class Camera:
             frames=self._frames,
             drops=self._drops + session.drops if session else self._drops.copy(),
             restarts=dict(self._restarts),
+            failures=self._backoff.failures,
             pid=session.worker.pid if session else None,
             wanted=self._wanted,
             applied=self._applied,
             limits=self._limits,
         )
+
+    @property
+    def turned(self) -> asyncio.Event:
+        """What the next change of state, or of its reason, will set."""
+        return self._turned
 
     @property
     def viewers(self) -> tuple[Subscriber, ...]:

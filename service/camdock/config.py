@@ -15,6 +15,8 @@ from typing import Annotated, Literal
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from camdock import tls
+from camdock.proxies import Network
 from camdock.source import Source, SourceInvalid, parse_sources
 
 DEFAULT_CAMERA = "camera"
@@ -54,12 +56,34 @@ class Config(BaseSettings):
         None, description="file whose first line is the token, instead of CAMDOCK_TOKEN, which other programs may see",
         examples=["/etc/camdock/token"],
     )  # fmt: skip
+    viewer_token: SecretStr | None = Field(
+        None, description="a second token: who sends it may look and not touch; needs CAMDOCK_TOKEN beside it"
+    )
+    viewer_token_file: SecretStr | None = Field(
+        None, description="file whose first line is the viewers' token, instead of CAMDOCK_VIEWER_TOKEN",
+        examples=["/etc/camdock/viewer-token"],
+    )  # fmt: skip
+    login_days: float = Field(30.0, gt=0, le=400, description="days that a browser stays logged in")
     auth: Literal["on", "off"] = Field("on", description="off: everybody who reaches the port may look and touch")
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="names in the Host header that are answered, with commas between, `*.` for all below, `*` for "
         "any; on loopback the loopback names, elsewhere any",
         examples=["camera.example.org,localhost"],
     )  # fmt: skip
+    allowed_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), validation_alias=AliasChoices("CAMDOCK_ALLOWED_ORIGINS", "ALLOWED_ORIGINS"),
+        description="other websites whose pages may change something here, with commas between",
+        examples=["https://lab.example.org,http://localhost:5173"],
+    )  # fmt: skip
+    trusted_proxies: Annotated[tuple[Network, ...], NoDecode] = Field(
+        (), description="addresses and networks of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed",
+        examples=["127.0.0.1,10.0.0.0/8"],
+    )  # fmt: skip
+    tls_cert: Path | None = Field(
+        None, description="file with the certificate, its chain behind it (PEM): the port then speaks https alone; "
+        "read at start", examples=["/etc/camdock/tls.crt"],
+    )  # fmt: skip
+    tls_key: Path | None = Field(None, description="file with that certificate's key (PEM)")
     state_dir: Path | None = Field(
         None, description="folder that keeps the wanted settings of every camera; empty: $XDG_STATE_HOME/camdock"
     )
@@ -80,21 +104,25 @@ class Config(BaseSettings):
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="how much is logged")
 
-    @field_validator("allowed_hosts", mode="before")
+    @field_validator("allowed_hosts", "allowed_origins", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
-        return (
-            tuple(filter(None, (part.strip().lower() for part in value.split(","))))
-            if isinstance(value, str)
-            else value
-        )
+        return _parts(value) if isinstance(value, str) else value
+
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _networks(cls, value: object) -> object:
+        try:
+            return tuple(map(ipaddress.ip_network, _parts(value))) if isinstance(value, str) else value
+        except ValueError as error:
+            raise ValueError(f"{error}; give addresses or networks with commas between, like 10.0.0.0/8") from None
 
     @field_validator("log_level", "auth", "abi", mode="before")
     @classmethod
     def _lower(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value
 
-    @field_validator("token")
+    @field_validator("token", "viewer_token")
     @classmethod
     def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and not _is_token(value.get_secret_value()):
@@ -102,7 +130,7 @@ class Config(BaseSettings):
         return value
 
     # Before, and not after: pydantic keeps the input of what fails, which must be the file's name and not its content.
-    @field_validator("token_file", mode="before")
+    @field_validator("token_file", "viewer_token_file", mode="before")
     @classmethod
     def _in_file(cls, value: object) -> object:
         return SecretStr(_token_in(value)) if isinstance(value, str) else value
@@ -113,6 +141,12 @@ class Config(BaseSettings):
             raise ValueError("CAMDOCK_SOURCE and CAMDOCK_SOURCES are both set: give the one or the other")
         if self.token is not None and self.token_file is not None:
             raise ValueError("CAMDOCK_TOKEN and CAMDOCK_TOKEN_FILE are both set: give the one or the other")
+        self._check_viewers()
+        if (self.tls_cert is None) != (self.tls_key is None):
+            lacking = "KEY" if self.tls_key is None else "CERT"
+            raise ValueError(f"CAMDOCK_TLS_{lacking} is missing: a certificate and its key are given together")
+        if self.tls_cert is not None and self.tls_key is not None:
+            tls.check(self.tls_cert, self.tls_key)
         try:
             _ = self.cameras
         except SourceInvalid as error:
@@ -125,6 +159,28 @@ class Config(BaseSettings):
                 "  or set CAMDOCK_AUTH=off if everybody who reaches this port may look and touch."
             )
         return self
+
+    def _check_viewers(self) -> None:
+        if self.viewer_token is not None and self.viewer_token_file is not None:
+            raise ValueError(
+                "CAMDOCK_VIEWER_TOKEN and CAMDOCK_VIEWER_TOKEN_FILE are both set: give the one or the other"
+            )
+        if self.viewer_secret is None or self.auth == "off":
+            return
+        if self.secret is None:
+            raise ValueError(
+                "CAMDOCK_VIEWER_TOKEN alone would leave nobody who may change anything: set CAMDOCK_TOKEN as well, to "
+                "another secret"
+            )
+        if self.secret.get_secret_value() == self.viewer_secret.get_secret_value():
+            raise ValueError(
+                "CAMDOCK_VIEWER_TOKEN is the same as CAMDOCK_TOKEN: whoever looks could touch. Give it another value"
+            )
+
+    @property
+    def viewer_secret(self) -> SecretStr | None:
+        """The viewers' token, wherever it was given; None when there is none."""
+        return self.viewer_token or self.viewer_token_file
 
     @property
     def secret(self) -> SecretStr | None:
@@ -164,6 +220,11 @@ class Config(BaseSettings):
             return self.abi_cache or _own_folder("XDG_CACHE_HOME", "~/.cache") / "abi.json"
         except RuntimeError:
             return None
+
+
+def _parts(text: str) -> tuple[str, ...]:
+    """What stands between commas; an origin has no slash at its end."""
+    return tuple(filter(None, (part.strip().lower().rstrip("/") for part in text.split(","))))
 
 
 def _is_token(text: str) -> bool:
@@ -209,7 +270,7 @@ def read_config() -> Config:
             message = mistake["msg"].removeprefix("Value error, ")
             if where:
                 name = where if where.isupper() else f"CAMDOCK_{where.upper()}"
-                shown = "" if where == "token" else f"={str(mistake['input'])[:LONGEST_SHOWN]}"
+                shown = "" if where in ("token", "viewer_token") else f"={str(mistake['input'])[:LONGEST_SHOWN]}"
                 message = f"{name}{shown}: {message}"
             lines.append(message)
         raise ConfigInvalid("\n".join(lines)) from None

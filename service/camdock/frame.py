@@ -80,6 +80,20 @@ class Frame:
         """The part with the closing delimiter of RFC 2046 behind it: a copy."""
         return self.part[:-2] + b"--\r\n"
 
+    @property
+    def message(self) -> tuple[bytes, memoryview]:
+        """One binary message of a WebSocket, unmasked as servers send them: its head, and the JPEG, not copied.
+
+        source  RFC 6455, section 5.2
+        """
+        jpeg = memoryview(self.part)[self.offset : -(len(DELIMITER) + 2)]
+        size = len(jpeg)
+        if size < 126:
+            return bytes((0x82, size)), jpeg
+        if size < 1 << 16:
+            return b"\x82\x7e" + size.to_bytes(2, "big"), jpeg
+        return b"\x82\x7f" + size.to_bytes(8, "big"), jpeg
+
 
 # ITU-T T.81 tables K.3 to K.6, as one DHT segment. Motion JPEG leaves them out ("abbreviated format"), decoders want
 # them. The same bytes stand in every program that reads UVC cameras.

@@ -95,6 +95,9 @@ class Owners(Collector):
         restarts = CounterMetricFamily(
             "camdock_worker_restarts", "Restarts of the driver process, by error code", labels=["camera", "reason"]
         )
+        failures = GaugeMetricFamily(
+            "camdock_consecutive_failures", "Failures in a row since the last picture", labels=["camera"]
+        )
         viewers = GaugeMetricFamily("camdock_viewers", "Connected viewers", labels=["camera"])
         made = CounterMetricFamily(
             "camdock_rendition_frames", "Pictures decoded and encoded anew for renditions", labels=["camera"]
@@ -111,6 +114,7 @@ class Owners(Collector):
         for name, camera in self._cameras.items():
             status = camera.status()
             frames.add_metric([name], status.frames)
+            failures.add_metric([name], status.failures)
             viewers.add_metric([name], status.viewers)
             made.add_metric([name], status.renditions_made)
             fps.add_metric([name], status.fps)
@@ -125,7 +129,7 @@ class Owners(Collector):
             if status.pid is not None and (usage := usage_of(status.pid)):
                 cpu.add_metric([name], usage[0])
                 memory.add_metric([name], usage[1])
-        yield from (frames, drops, restarts, viewers, made, age, fps, state, cpu, memory)
+        yield from (frames, drops, restarts, failures, viewers, made, age, fps, state, cpu, memory)
         yield CounterMetricFamily(
             "camdock_stuck_viewers",
             "Viewers dropped because they took nothing for too long",

@@ -63,24 +63,30 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     meanings = {
         400: "The body cannot be read",
         401: "The token is missing or wrong",
+        403: "The viewers' token may not change anything, and no page of another website may",
         404: "There is no such camera",
         421: "The Host header names a host that is not served",
         422: "A parameter is not what it should be",
-        429: "So many different ones at a time are not made; `detail` names those that are",
+        429: "Too many wrong tokens from this address, or too many different pictures at a time: `detail` says which",
         503: "There is no picture now; `detail` says why",
         507: "The disk is full",
     }
     schema = {"$ref": "#/components/schemas/Problem"}
     return {
         status: {"description": meanings[status], "content": {MEDIA_TYPE: {"schema": schema}}}
-        for status in (*statuses, 401, 421)
+        for status in sorted({*statuses, 401, 421, 429})
     }
+
+
+def answer_to(error: CameraError) -> JSONResponse:
+    """The problem document of an error of the tree."""
+    headers = {"Retry-After": "1"} if error.http_status in (429, 503) and error.retry else {}
+    return problem_response(error.http_status, error.code, error.summary, error.message, error.hint, headers)
 
 
 async def _on_camera_error(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, CameraError)
-    headers = {"Retry-After": "1"} if error.http_status in (429, 503) and error.retry else {}
-    return problem_response(error.http_status, error.code, error.summary, error.message, error.hint, headers)
+    return answer_to(error)
 
 
 async def _on_http_error(request: Request, error: Exception) -> JSONResponse:

@@ -32,6 +32,7 @@ class Viewer:
         "_buffered",
         "_out",
         "_queued",
+        "as_messages",
         "dead",
         "descriptor",
         "frames_left",
@@ -41,8 +42,11 @@ class Viewer:
         "transport",
     )
 
-    def __init__(self, transport: asyncio.Transport, subscriber: Subscriber, frames: int | None) -> None:
+    def __init__(
+        self, transport: asyncio.Transport, subscriber: Subscriber, frames: int | None, *, as_messages: bool = False
+    ) -> None:
         self.transport = transport
+        self.as_messages = as_messages
         self.subscriber = subscriber
         self.frames_left = frames
         self.room_at = time.monotonic()
@@ -68,6 +72,8 @@ class Viewer:
         if all was sent and what is on its way fits the path: rate times shortest round trip, or one segment whose
         acknowledgement the far end may delay.
         """
+        # Over TLS the kernel counts encrypted bytes, which is as good, and up to 64 KB may wait between TLS and the
+        # kernel, where nothing can be asked; the kernel's queue is then full, and says so.
         if self._buffered():
             return False
         _ioctl(self.descriptor, _SIOCOUTQ, self._out)
@@ -94,7 +100,7 @@ class Sender:
     """Serves the viewers of all cameras and renditions."""
 
     def __init__(self, *, send_timeout_s: float) -> None:
-        self._send_timeout_s = send_timeout_s
+        self.send_timeout_s = send_timeout_s
         self._viewers: dict[Broadcast, list[Viewer]] = defaultdict(list)
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -114,14 +120,20 @@ class Sender:
                 viewer.transport.abort()
 
     async def serve(
-        self, broadcast: Broadcast, transport: asyncio.Transport, left: asyncio.Future[None], frames: int | None = None
+        self,
+        broadcast: Broadcast,
+        transport: asyncio.Transport,
+        left: asyncio.Future[None],
+        frames: int | None = None,
+        *,
+        as_messages: bool = False,
     ) -> None:
-        """Write parts to `transport` until `left`, or until so many `frames` were written.
+        """Write parts (or a WebSocket's messages) to `transport` until `left`, or until so many `frames` were written.
 
         The head of the response has been written. The newest frame goes out at once.
         """
         with broadcast.subscribe() as subscriber:
-            viewer = Viewer(transport, subscriber, frames)
+            viewer = Viewer(transport, subscriber, frames, as_messages=as_messages)
             broadcast.listen(self._wake.set)
             viewers = self._viewers[broadcast]
             viewers.append(viewer)
@@ -173,6 +185,9 @@ class Sender:
         frame = viewer.subscriber.take()
         if frame is None:
             return True
+        if viewer.as_messages:
+            transport.writelines(frame.message)
+            return True
         if viewer.frames_left is None:
             transport.write(frame.part)
             return True
@@ -188,6 +203,6 @@ class Sender:
         """Its deadline counts from the last time it had room for anything."""
         if viewer.takes():
             viewer.room_at = now
-        elif now - viewer.room_at > self._send_timeout_s:
+        elif now - viewer.room_at > self.send_timeout_s:
             self.dropped_stuck += 1
             viewer.transport.abort()

@@ -152,6 +152,9 @@ def _serve(config: Config, listener: socket.socket) -> int:
             lifespan="on",
             log_config=None,
             server_header=False,
+            proxy_headers=False,  # see proxies.py
+            ssl_certfile=config.tls_cert,
+            ssl_keyfile=config.tls_key,
             timeout_graceful_shutdown=1,
         ),
         systemd,
@@ -160,7 +163,8 @@ def _serve(config: Config, listener: socket.socket) -> int:
     port = listener.getsockname()[1]
     shown = "127.0.0.1" if config.host in ("0.0.0.0", "::") else config.host  # noqa: S104 - compared, not bound
     log = logging.getLogger("camdock")
-    log.info("camdock %s on http://%s:%d", camdock.__version__, shown, port)
+    scheme = "https" if config.tls_cert else "http"
+    log.info("camdock %s on %s://%s:%d", camdock.__version__, scheme, shown, port)
     if not config.is_loopback and config.auth == "off":
         log.warning("CAMDOCK_AUTH=off: everybody who reaches this port may look and touch")
     gc.freeze()  # what is there now stays: later collections pass over it, and are over sooner

@@ -29,6 +29,8 @@ class Door:
         self.transport: asyncio.Transport = protocol.transport
         self.left: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.half_open = True  # whether a viewer that ended its half is taken to be there still
+        self.on_data: Callable[[bytes], None] | None = None  # what the viewer says once the door is taken; else ignored
+        self.on_shutdown: Callable[[], None] | None = None  # how it is told that the service stops; else it is cut off
 
     def take(self) -> bool:
         """Claim the transport before the head of the response is sent through ASGI; False when the viewer has left.
@@ -87,6 +89,8 @@ class DoorProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Ignore what a viewer still sends, and end a head that does not end."""
         if self.door is not None or self.deaf:
+            if self.door is not None and self.door.on_data is not None:
+                self.door.on_data(data)
             return
         super().data_received(data)
         if self.head_bytes is not None and not self.transport.is_closing():
@@ -96,6 +100,8 @@ class DoorProtocol(HttpToolsProtocol):
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """A client that has said all it wants to say still gets its answer; half a request gets none."""
+        if self.transport.get_extra_info("ssl_object") is not None:
+            return False  # asyncio ends both halves of TLS together
         return self.door.half_open if self.door is not None else self._is_last()
 
     def send_400_response(self, msg: str) -> None:
@@ -104,6 +110,9 @@ class DoorProtocol(HttpToolsProtocol):
             self.deaf = True
         else:
             super().send_400_response(msg)
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """An upgrade is ours to make (websocket.py), or is none: nothing to warn of."""
 
     def _is_last(self) -> bool:
         """Whether a whole request waits for its answer; the connection then closes behind that."""
@@ -122,7 +131,7 @@ class DoorProtocol(HttpToolsProtocol):
     def shutdown(self) -> None:
         """The service stops: a stream never ends by itself, and a stuck viewer never takes what is left."""
         if self.door is not None:
-            self.transport.abort()
+            (self.door.on_shutdown or self.transport.abort)()
         else:
             super().shutdown()
 

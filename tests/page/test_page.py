@@ -264,7 +264,7 @@ def test_the_token_is_asked_for_refused_taken_kept_and_forgotten(tmp_path: Path,
         expect(field_).to_be_hidden()
         page.reload()
         window.expect_moving("front")
-        page.get_by_role("button", name="Forget token").click()
+        page.get_by_role("button", name="Log out").click()
         expect(field_).to_be_visible(timeout=WITHIN_MS)
         assert page.locator(".card").count() == 0
         assert [error for error in window.errors if "401" not in error] == []

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -76,11 +77,18 @@ class Asked:
         """What it logged so far."""
         raise NotImplementedError
 
+    tls: ssl.SSLContext | None = None
+
     def ask(
         self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None, timeout_s: float = 10
     ) -> Answer:
         """One request on a connection of its own; `body` is sent as JSON unless it is bytes."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout_s)
+        if self.tls is not None:
+            connection: http.client.HTTPConnection = http.client.HTTPSConnection(
+                "127.0.0.1", self.port, timeout=timeout_s, context=self.tls
+            )
+        else:
+            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout_s)
         try:
             sent = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
             extra = {"Content-Type": "application/json"} if sent is not None else {}
@@ -124,6 +132,7 @@ class Service(Asked):
     """`python -m camdock` in a process group of its own, on a free port.
 
     environment  CAMDOCK_ variables and others, on top of this process's own
+    tls          how to ask, where it speaks https
     """
 
     environment: Mapping[str, str]
@@ -132,6 +141,7 @@ class Service(Asked):
     executable: str = sys.executable
     port: int = field(default_factory=free_port)
     started_in: Path | None = None
+    tls: ssl.SSLContext | None = None
 
     def __enter__(self) -> Self:
         self.log_path = self.folder / f"service-{self.port}.log"

@@ -31,10 +31,21 @@ from tests.unit.rig import WorkerHere, camera_of, draw_notice, live_camera
 # --- Backoff ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_pause_doubles_from_a_fifth_of_a_second_to_five() -> None:
+def test_the_pause_doubles_from_a_fifth_of_a_second_and_is_five_seconds_from_the_fifth_failure_in_a_row_on() -> None:
     backoff = Backoff()
     pauses = [backoff.next_s(SourceStalled("x")) for _ in range(7)]
-    assert pauses == [0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
+    assert pauses == [0.2, 0.4, 0.8, 1.6, 5.0, 5.0, 5.0]
+
+
+def test_every_kind_of_failure_in_a_row_is_counted_until_a_picture_comes(tmp_path: Path) -> None:
+    camera = camera_of(tmp_path)
+    for error in (SourceStalled("x"), SourceMissing("x"), errors.DriverMissing("x"), errors.SourceDenied("x")):
+        camera._backoff.next_s(error)
+    worker = WorkerHere(camera)
+    worker.begin()
+    assert camera.status().failures == 4  # opening alone is no success
+    worker.give()
+    assert camera.status().failures == 0
 
 
 def test_a_frame_resets_the_pause() -> None:
@@ -53,11 +64,11 @@ def test_a_missing_device_is_looked_for_every_second_and_does_not_lengthen_the_p
 
 def test_the_first_picture_of_a_worker_resets_the_pause(tmp_path: Path) -> None:
     camera = camera_of(tmp_path)
-    for _ in range(4):
+    for _ in range(3):
         camera._backoff.next_s(SourceStalled("x"))
     worker = WorkerHere(camera)
     worker.begin()
-    assert camera._backoff.next_s(SourceStalled("x")) == 3.2  # opening alone is no success
+    assert camera._backoff.next_s(SourceStalled("x")) == 1.6  # opening alone is no success
     worker.give()
     assert camera._backoff.next_s(SourceStalled("x")) == 0.2
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 
 from camdock.config import Config, ConfigInvalid, read_config, variables
+from tests.tools import certificate
 
 TOKEN = "hunter2-hunter2"
 
@@ -22,6 +24,7 @@ def _nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "token").write_text(TOKEN + "\n")
+    (tmp_path / "viewers").write_text("for-viewers\n")
 
 
 def given(monkeypatch: pytest.MonkeyPatch, **environment: str) -> Config:
@@ -57,7 +60,20 @@ VALUES: dict[str, tuple[str, object]] = {
     "CAMDOCK_PORT": ("8080", 8080),
     "CAMDOCK_TOKEN": (TOKEN, TOKEN),
     "CAMDOCK_TOKEN_FILE": ("token", TOKEN),
+    "CAMDOCK_VIEWER_TOKEN": ("for-viewers", "for-viewers"),
+    "CAMDOCK_VIEWER_TOKEN_FILE": ("viewers", "for-viewers"),
+    "CAMDOCK_LOGIN_DAYS": ("0.5", 0.5),
     "CAMDOCK_AUTH": ("OFF", "off"),
+    "CAMDOCK_ALLOWED_ORIGINS": (
+        " https://Lab.example.org/ , http://localhost:5173",
+        ("https://lab.example.org", "http://localhost:5173"),
+    ),
+    "CAMDOCK_TRUSTED_PROXIES": (
+        "127.0.0.1, 10.0.0.0/8,fd00::/8",
+        tuple(map(ip_network, ("127.0.0.1", "10.0.0.0/8", "fd00::/8"))),
+    ),
+    "CAMDOCK_TLS_CERT": ("tls.crt", Path("tls.crt")),
+    "CAMDOCK_TLS_KEY": ("tls.key", Path("tls.key")),
     "CAMDOCK_ALLOWED_HOSTS": (" Cam.lan, *.example.org ,,", ("cam.lan", "*.example.org")),
     "CAMDOCK_STATE_DIR": ("/somewhere/else", Path("/somewhere/else")),
     "CAMDOCK_LINGER_S": ("0", 0.0),
@@ -69,10 +85,21 @@ VALUES: dict[str, tuple[str, object]] = {
 }
 
 
+# Those that mean something only beside another one.
+BESIDE = {
+    "CAMDOCK_VIEWER_TOKEN": {"CAMDOCK_TOKEN": TOKEN},
+    "CAMDOCK_VIEWER_TOKEN_FILE": {"CAMDOCK_TOKEN": TOKEN},
+    "CAMDOCK_TLS_CERT": {"CAMDOCK_TLS_KEY": "tls.key"},
+    "CAMDOCK_TLS_KEY": {"CAMDOCK_TLS_CERT": "tls.crt"},
+}
+
+
 @pytest.mark.parametrize("name", VALUES)
-def test_a_variable_sets_its_field(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_a_variable_sets_its_field(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
+    if "TLS" in name:
+        certificate.make(tmp_path)
     text, value = VALUES[name]
-    config = given(monkeypatch, **{name: text})
+    config = given(monkeypatch, **BESIDE.get(name, {}), **{name: text})
     field = getattr(config, name.removeprefix("CAMDOCK_").lower())
     assert (field.get_secret_value() if isinstance(field, SecretStr) else field) == value
     assert field != Config.model_fields[name.removeprefix("CAMDOCK_").lower()].default
@@ -334,3 +361,38 @@ def test_a_refusal_never_shows_a_secret(monkeypatch: pytest.MonkeyPatch, environ
 def test_the_state_folder_is_the_systems_unless_given(monkeypatch: pytest.MonkeyPatch) -> None:
     assert given(monkeypatch, XDG_STATE_HOME="/xdg").settings_path("a") == Path("/xdg/camdock/a.json")
     assert given(monkeypatch, CAMDOCK_STATE_DIR="/given").settings_path("a") == Path("/given/a.json")
+
+
+# --- viewers, proxies, TLS --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("viewers", [{"CAMDOCK_VIEWER_TOKEN": "for-viewers"}, {"CAMDOCK_VIEWER_TOKEN_FILE": "viewers"}])
+def test_a_viewers_token_alone_is_refused_unless_nothing_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, viewers: dict[str, str]
+) -> None:
+    assert "set CAMDOCK_TOKEN as well" in refused(monkeypatch, **viewers)
+    assert given(monkeypatch, CAMDOCK_AUTH="off").viewer_secret is not None
+
+
+def test_the_two_tokens_differ_and_neither_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    message = refused(monkeypatch, CAMDOCK_TOKEN=TOKEN, CAMDOCK_VIEWER_TOKEN=TOKEN)
+    assert "the same as CAMDOCK_TOKEN" in message
+    assert TOKEN not in message
+    message = refused(monkeypatch, CAMDOCK_VIEWER_TOKEN="tooShrt")
+    assert message.startswith("CAMDOCK_VIEWER_TOKEN: needs 8 or more")
+    assert "tooShrt" not in message
+
+
+@pytest.mark.parametrize("text", ["proxy.example.org", "10.0.0.1/8", "10.0.0.0/33", "*"])
+def test_a_proxy_that_is_no_address_is_named(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    message = refused(monkeypatch, CAMDOCK_TRUSTED_PROXIES=f"127.0.0.1,{text}")
+    assert message.startswith("CAMDOCK_TRUSTED_PROXIES=127.0.0.1,")
+    assert "like 10.0.0.0/8" in message
+
+
+def test_a_certificate_and_its_key_come_together(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    certificate.make(tmp_path)
+    assert "CAMDOCK_TLS_KEY is missing" in refused(monkeypatch, CAMDOCK_TLS_CERT="tls.crt")
+    monkeypatch.delenv("CAMDOCK_TLS_CERT")
+    assert "CAMDOCK_TLS_CERT is missing" in refused(monkeypatch, CAMDOCK_TLS_KEY="tls.key")
+    assert "CAMDOCK_TLS_CERT=/no/such cannot be read" in refused(monkeypatch, CAMDOCK_TLS_CERT="/no/such")

@@ -2,7 +2,7 @@
 
 import { Card } from "./card.js";
 import { Pictures } from "./pictures.js";
-import { ask, keepToken, linkTo, refusal, takeToken, token } from "./token.js";
+import { ask, linkTo, logIn, logOut, refusal, takeToken, token } from "./token.js";
 import { say } from "./words.js";
 
 const ASK_EVERY_MS = 1000;
@@ -21,7 +21,7 @@ function main() {
   tried = token() !== "";
   showLinks();
   find("token-form").addEventListener("submit", enterToken);
-  find("forget").addEventListener("click", forgetToken);
+  find("forget").addEventListener("click", leave);
   document.addEventListener("visibilitychange", lookOrNot);
   addEventListener("pagehide", () => pictures.want(false));
   addEventListener("pageshow", lookOrNot);
@@ -76,14 +76,13 @@ function showCameras(cameras) {
   document.body.classList.remove("silent");
   find("banner").hidden = true;
   find("token-form").hidden = true;
-  find("forget").hidden = token() === "";
   find("loading").hidden = cameras.length > 0;
   say(find("loading"), "No camera is configured.");
   removeCards(new Set(cameras.map((camera) => camera.name)));
   const news = cameras.map((camera) => showCamera(camera, cameras.length === 1)).filter(Boolean);
   if (news.length) say(find("news"), news.join("; "));
   showSummary(cameras);
-  if (back) showVersion();
+  if (back) showService();
 }
 
 function showCamera(camera, alone) {
@@ -123,10 +122,11 @@ function showSilence(text) {
   say(find("banner"), text);
 }
 
-async function showVersion() {
+async function showService() {
   try {
-    const { version } = await (await ask("health")).json();
+    const { version, by } = await (await ask("health")).json();
     say(find("version"), version ?? "");
+    find("forget").hidden = by !== "cookie" && token() === "";
   } catch { /* the next answer after a silence asks again */ }
 }
 
@@ -147,20 +147,33 @@ function showTokenForm() {
   find("token").focus();
 }
 
-function enterToken(event) {
+async function enterToken(event) {
   event.preventDefault();
   say(find("token-problem"), "");
-  keepToken(find("token").value.trim());
+  const value = find("token").value.trim();
   find("token").value = "";
-  tried = true;
-  showLinks();
-  turn();
+  let response;
+  try {
+    response = await logIn(value);
+  } catch {
+    say(find("token-problem"), "The service does not answer. Try again.");
+    return;
+  }
+  if (response.ok || response.status === 401) {
+    tried = true;
+    showLinks();
+    turn();
+  } else {
+    say(find("token-problem"), await refusal(response));
+  }
 }
 
-function forgetToken() {
-  keepToken("");
-  showLinks();
+async function leave() {
   clearTimeout(timer);
+  try {
+    await logOut();
+  } catch { /* the cookie stays; the next answer shows it */ }
+  showLinks();
   turn();
 }
 

@@ -86,6 +86,7 @@ export class Card {
     this.#fact(camera.device ? "Device" : "Source", camera.device || camera.source, "device");
     this.#fact(`${stateWord(camera.state)} for`, duration(Math.max(0, Date.now() / 1000 - camera.since)), "since");
     this.#fact("Interruptions", Object.keys(restarts).length ? counted(restarts, reasonWords) : "");
+    this.#fact("Failures in a row", camera.failures > 1 ? String(camera.failures) : "");
     this.#fact("Thrown away", Object.keys(drops).length ? counted(drops, reasonWords) : "");
   }
 

@@ -1,4 +1,5 @@
-// Where the service is, and the token: taken from the address, kept for this tab, sent with everything.
+// Where the service is, and who we are to it: a cookie that no script sees, or a token from the address, which is kept
+// for this tab and sent with everything.
 // Shared by the page and /docs.
 
 const KEY = "camdock-token";
@@ -51,9 +52,25 @@ export function ask(path, { withinMs = 5000, headers = {}, ...options } = {}) {
   return fetch(address(path), {
     cache: "no-store",
     signal: AbortSignal.timeout(withinMs),
-    headers: { ...bearer, ...headers },
+    // X-Requested-With: a refusal is for this page to show, not for the browser's own dialog.
+    headers: { "X-Requested-With": "camdock", ...bearer, ...headers },
     ...options,
   });
+}
+
+/** Show a token once, for a cookie. Where the browser keeps no cookie the token is kept for this tab. */
+export async function logIn(value) {
+  keepToken("");
+  const body = JSON.stringify({ token: value });
+  const response = await ask("login", { method: "POST", headers: { "Content-Type": "application/json" }, body });
+  if (response.ok && (await ask("cameras")).status === 401) keepToken(value);
+  return response;
+}
+
+/** Forget the cookie and the token. */
+export async function logOut() {
+  keepToken("");
+  await ask("logout", { method: "POST" });
 }
 
 /** What a refusal says, for people: a problem document's detail and hint, or its status. */

@@ -1,0 +1,138 @@
+"""HTTP Digest (RFC 7616): who proves a token without sending it.
+
+Runs in: the API process. Nothing is kept for a challenge: a nonce carries its date and a signature. What was used is
+kept for a bounded number of nonces, and only of those who know a token.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+REALM = "camdock"
+VALID_S = 300.0
+NONCES = 1024  # whose use is remembered
+BEHIND = 64  # requests that may overtake each other: a browser sends several at a time
+# MD5 because Home Assistant, requests and many cameras' clients know nothing else; what it protects is one request.
+ALGORITHMS = {"SHA-256": hashlib.sha256, "MD5": hashlib.md5}
+_FIELD = re.compile(r'([A-Za-z0-9*_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]*))')
+
+
+@dataclass(slots=True)
+class _Used:
+    """Which counts of a nonce were used: the highest, and a bit for each of those right below it."""
+
+    issued_ms: int
+    highest: int = 0
+    seen: int = 0
+
+    def take(self, count: int) -> bool:
+        """Whether this one was not used yet; from now on it is."""
+        if count > self.highest:
+            self.seen = (self.seen << min(BEHIND, count - self.highest) | 1) & ((1 << BEHIND) - 1)
+            self.highest = count
+            return True
+        bit = 1 << (self.highest - count)
+        if self.highest - count >= BEHIND or self.seen & bit:
+            return False
+        self.seen |= bit
+        return True
+
+
+def fields_of(text: str) -> dict[str, str]:
+    """The fields of an Authorization header behind the word Digest."""
+    return {
+        name.lower(): re.sub(r"\\(.)", r"\1", quoted) if quoted else bare for name, quoted, bare in _FIELD.findall(text)
+    }
+
+
+class Digest:
+    """Challenges, and judges what comes back.
+
+    tokens  by what each of them opens
+    """
+
+    def __init__(self, tokens: Mapping[str, bytes], clock: Callable[[], float] = time.time) -> None:
+        self._tokens = dict(tokens)
+        self._clock = clock
+        # From the tokens: the processes of one service under gunicorn take each other's nonces.
+        self._key = hmac.digest(b"\0".join(self._tokens.values()), b"camdock digest nonce", "sha256")
+        self._used: dict[str, _Used] = {}
+        self._floor_ms = int(clock() * 1000)  # what was issued before that is not taken: it may have been used
+
+    def challenges(self, *, stale: bool = False) -> list[str]:
+        """Values of WWW-Authenticate, the best first. One nonce for both: requests mixes the two up."""
+        nonce = self._issue()
+        more = ", stale=true" if stale else ""
+        return [f'Digest realm="{REALM}", qop="auth", algorithm={name}, nonce="{nonce}"{more}' for name in ALGORITHMS]
+
+    def judge(self, text: str, method: str, target: str) -> tuple[str | None, bool]:
+        """What the token opens that these fields prove, else None; and whether only the nonce is too old or used.
+
+        text    the header behind the word Digest
+        target  path and query as the client sent them
+        """
+        fields = fields_of(text)
+        try:
+            algorithm = ALGORITHMS[fields.get("algorithm", "MD5").upper()]
+            nonce, count, uri = fields["nonce"], fields["nc"], fields["uri"]
+            if not re.fullmatch(r"[0-9a-fA-F]{8}", count) or fields["qop"].lower() != "auth":
+                return None, False
+            middle = f":{nonce}:{count}:{fields['cnonce']}:auth:"
+            user, response = fields["username"], fields["response"].lower()
+        except KeyError:
+            return None, False
+        if re.sub(r"^https?://[^/]*", "", uri) != target:
+            return None, False
+
+        def hashed(data: bytes) -> str:
+            return algorithm(data, usedforsecurity=False).hexdigest()
+
+        wanted = hashed(f"{method}:{uri}".encode("latin-1"))
+        opens = None
+        for what, token in self._tokens.items():
+            first = hashed(f"{user}:{REALM}:".encode("latin-1") + token)
+            proof = hashed((first + middle + wanted).encode("latin-1"))
+            if hmac.compare_digest(proof.encode(), response.encode("latin-1")):
+                opens = what
+        if opens is None:
+            return None, False
+        return (opens, False) if self._take(nonce, int(count, 16)) else (None, True)
+
+    def _issue(self) -> str:
+        stamp = f"{max(int(self._clock() * 1000), self._floor_ms):x}.{secrets.token_hex(8)}"
+        return f"{stamp}.{self._signed(stamp)}"
+
+    def _signed(self, stamp: str) -> str:
+        return hmac.digest(self._key, stamp.encode("latin-1"), "sha256").hex()[:32]
+
+    def _take(self, nonce: str, count: int) -> bool:
+        """Whether the nonce is ours and young, and this count of it was not used yet."""
+        stamp, _, signature = nonce.rpartition(".")
+        if not hmac.compare_digest(signature.encode("latin-1"), self._signed(stamp).encode()):
+            return False
+        issued_ms = int(stamp.partition(".")[0], 16)
+        now_ms = int(self._clock() * 1000)
+        if issued_ms < now_ms - VALID_S * 1000:
+            return False
+        used = self._used.get(nonce)
+        if used is None:
+            if issued_ms < self._floor_ms or count < 1:
+                return False
+            used = self._used[nonce] = _Used(issued_ms)
+            self._forget(now_ms)
+        return used.take(count)
+
+    def _forget(self, now_ms: int) -> None:
+        """Keep what is remembered within bounds; of what is forgotten nothing as old is taken any more."""
+        if len(self._used) <= NONCES:
+            return
+        oldest = sorted(self._used.items(), key=lambda item: item[1].issued_ms)
+        for nonce, used in oldest[: len(oldest) // 4]:
+            del self._used[nonce]
+            self._floor_ms = max(self._floor_ms, used.issued_ms + 1)
