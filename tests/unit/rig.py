@@ -54,6 +54,9 @@ class Painter:
     ) -> bytes:
         return pixelsworker.OPERATIONS[operation](dict(arguments), picture)
 
+    async def stop(self) -> None:
+        """There is no process to end."""
+
 
 class WorkerHere:
     """What Camera knows of its Child, with the backend in this process."""
