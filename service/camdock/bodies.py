@@ -36,6 +36,12 @@ def _declared(length: bytes) -> int:
     return int(length) if length.isdigit() else 0
 
 
+def _no_form(why: object) -> ImageUnreadable:
+    return ImageUnreadable(
+        f"the form cannot be read: {why}", "it is multipart/form-data, as curl -F and browsers write it"
+    )
+
+
 class BodyLimit:
     """Refuses with 413 what is longer than any request's body needs to be, but for the paths that take uploads.
 
@@ -80,26 +86,31 @@ class _Form:
     def __init__(self, boundary: bytes) -> None:
         self._found: dict[str, bytes] = {}
         self._fields = 0
+        self._ended = False
         config: Any = {"MAX_MEMORY_FILE_SIZE": 1 << 40}  # never to disk: the whole is limited
-        self._parser = FormParser(
-            "multipart/form-data", self._on_field, self._on_file, boundary=boundary, config=config
-        )
+        try:
+            self._parser = FormParser(
+                "multipart/form-data", self._on_field, self._on_file, self._on_end, boundary=boundary, config=config
+            )
+        except FormParserError as error:
+            raise _no_form(error) from error
 
     def write(self, data: bytes) -> None:
         """The next bytes. Raises ImageUnreadable."""
         try:
             self._parser.write(data)
         except FormParserError as error:
-            raise ImageUnreadable(f"the form cannot be read: {error}") from error
+            raise _no_form(error) from error
 
     def upload(self) -> Upload:
         """What was in it. Raises ImageUnreadable."""
-        try:
-            self._parser.finalize()
-        except FormParserError as error:
-            raise ImageUnreadable(f"the form cannot be read: {error}") from error
+        if not self._ended:
+            raise _no_form("it lacks its end")
         operations = self._found.get("operations")
         return Upload(self._found.get("file"), None if operations is None else operations.decode("utf-8", "replace"))
+
+    def _on_end(self) -> None:
+        self._ended = True
 
     def _on_field(self, field: Any) -> None:
         self._keep(field.field_name, field.value or b"")

@@ -70,8 +70,8 @@ class Darkroom:
     async def process(self, picture: bytes, arguments: Mapping[str, Any]) -> bytes:
         """One picture through its operations; see operations.process.
 
-        raises  ImageUnreadable, OperationImpossible, PictureTookTooLong, DriverMissing; TooManyPictures when its turn did
-                not come
+        raises  ImageUnreadable, OperationImpossible, PictureTookTooLong, DriverMissing; TooManyPictures when its turn
+                did not come
         """
         try:
             async with asyncio.timeout(WAIT_WITHIN_S):
