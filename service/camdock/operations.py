@@ -35,7 +35,7 @@ def process(picture: bytes, kind: str, steps: list[Step], answer: str, most_pixe
     """
     encode: Step = {"op": "encode", "format": "jpeg", "quality": 90}
     if steps and steps[-1]["op"] == "encode":
-        encode = steps.pop()
+        *steps, encode = steps
     at_least = None
     if (
         steps and steps[0]["op"] == "resize"

@@ -1,4 +1,4 @@
-"""The head of a request that does not come, on a real socket. Everything else of the door: tests/process/test_door.py."""
+"""The head of a request that does not come, on a real socket. The rest of the door: tests/process/test_door.py."""
 
 from __future__ import annotations
 
