@@ -20,6 +20,7 @@ def whole(value: Any) -> Any:
 
 
 Whole = Annotated[int, BeforeValidator(whole), Field(strict=True)]
+WholeOrNone = Annotated[Annotated[int, Field(strict=True)] | None, BeforeValidator(whole)]
 Real = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Colour = Annotated[str, Field(strict=True, pattern="^#[0-9a-fA-F]{6}$")]
 
@@ -32,8 +33,8 @@ class Resize(_Operation):
     """Another size. With one side given the other follows."""
 
     op: Literal["resize"]
-    width: Annotated[Whole, Field(ge=1, le=LONGEST_SIDE)] | None = Field(None, description="pixels", examples=[640])
-    height: Annotated[Whole, Field(ge=1, le=LONGEST_SIDE)] | None = Field(None, description="pixels")
+    width: WholeOrNone = Field(None, ge=1, le=LONGEST_SIDE, description="pixels", examples=[640])
+    height: WholeOrNone = Field(None, ge=1, le=LONGEST_SIDE, description="pixels")
     fit: Literal["inside", "cover", "stretch"] = Field(
         "inside",
         description="inside: the shape is kept, never enlarged; cover: the box is filled, what hangs over is cut off; "
@@ -53,10 +54,10 @@ class Crop(_Operation):
     """A part of the picture, which must lie inside it."""
 
     op: Literal["crop"]
-    x: Annotated[Whole, Field(ge=0, le=65535)] = Field(0, description="left edge, pixels")
-    y: Annotated[Whole, Field(ge=0, le=65535)] = Field(0, description="upper edge, pixels")
-    width: Annotated[Whole, Field(ge=1, le=65535)] = Field(description="pixels", examples=[320])
-    height: Annotated[Whole, Field(ge=1, le=65535)] = Field(description="pixels", examples=[240])
+    x: Whole = Field(0, ge=0, le=65535, description="left edge, pixels")
+    y: Whole = Field(0, ge=0, le=65535, description="upper edge, pixels")
+    width: Whole = Field(ge=1, le=65535, description="pixels", examples=[320])
+    height: Whole = Field(ge=1, le=65535, description="pixels", examples=[240])
 
 
 class Rotate(_Operation):
@@ -94,15 +95,15 @@ class Sharpen(_Operation):
 
     op: Literal["sharpen"]
     radius: Annotated[Real, Field(ge=0.1, le=50)] = Field(2.0, description="pixels")
-    percent: Annotated[Whole, Field(ge=1, le=500)] = Field(150, description="strength")
+    percent: Whole = Field(150, ge=1, le=500, description="strength")
 
 
 class Threshold(_Operation):
     """Black and white: white is what is brighter."""
 
     op: Literal["threshold"]
-    level: Annotated[Whole, Field(ge=0, le=254)] | None = Field(
-        None, description="brightness, 0 to 254; null: chosen by Otsu's method", examples=[128]
+    level: WholeOrNone = Field(
+        None, ge=0, le=254, description="brightness, 0 to 254; null: chosen by Otsu's method", examples=[128]
     )
 
 
@@ -130,9 +131,9 @@ class Annotate(_Operation):
 
     op: Literal["annotate"]
     text: Annotated[str, Field(strict=True, min_length=1, max_length=200)] = Field(examples=["front door"])
-    x: Annotated[Whole, Field(ge=0, le=65535)] = Field(10, description="left edge, pixels")
-    y: Annotated[Whole, Field(ge=0, le=65535)] = Field(10, description="upper edge, pixels")
-    size: Annotated[Whole, Field(ge=6, le=400)] = Field(24, description="height of the letters, pixels")
+    x: Whole = Field(10, ge=0, le=65535, description="left edge, pixels")
+    y: Whole = Field(10, ge=0, le=65535, description="upper edge, pixels")
+    size: Whole = Field(24, ge=6, le=400, description="height of the letters, pixels")
     colour: Colour = Field("#ffffff", examples=["#ffffff"])
     background: Colour | None = Field(None, description="behind the text; null: the picture", examples=["#000000"])
 
@@ -142,7 +143,7 @@ class Encode(_Operation):
 
     op: Literal["encode"]
     format: Literal["jpeg", "png", "webp", "tiff", "bmp"] = "jpeg"
-    quality: Annotated[Whole, Field(ge=1, le=100)] = Field(90, description="of JPEG and WebP")
+    quality: Whole = Field(90, ge=1, le=100, description="of JPEG and WebP")
 
 
 Operation = Annotated[
