@@ -21,6 +21,7 @@ from camdock.errors import CameraError, SourceStalled
 from camdock.frame import Frame
 from camdock.gate import Abi, AbiGate
 from camdock.problems import Problem, documented, problem_response
+from camdock.recipe import whole
 from camdock.rendition import AS_IT_IS, Wanted
 from camdock.sender import Sender
 from camdock.stream import CameraName, PixelsQuery, find, mjpeg_of
@@ -78,17 +79,12 @@ class SettingsReport(BaseModel):
     limits: LimitsModel
 
 
-def _whole(value: Any) -> Any:
-    # To JSON 20000.0 is an integer, and some clients write it so.
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
 class SettingsChange(BaseModel):
     """Settings to change; what is absent stays as it is."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"exposure_us": 20000, "gain": 2.0}]})
 
-    exposure_us: Annotated[int | None, BeforeValidator(_whole)] = Field(
+    exposure_us: Annotated[int | None, BeforeValidator(whole)] = Field(
         None, ge=1, le=3_600_000_000, strict=True, description="microseconds; auto exposure goes off"
     )
     gain: float | None = Field(
@@ -339,7 +335,7 @@ def router(cameras: dict[str, Camera], sender: Sender, abi: AbiGate, version: st
 
     @routes.put(
         "/cameras/{name}/settings", tags=["cameras"], summary="Change its settings",
-        responses=documented(400, 403, 404, 422, 503, 507),
+        responses=documented(400, 403, 404, 413, 422, 503, 507),
     )  # fmt: skip
     async def change_settings(name: CameraName, change: SettingsChange) -> SettingsReport:
         """Takes effect at once, is kept, and is applied again whenever the camera comes back. Null: not asked for."""

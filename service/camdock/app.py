@@ -13,12 +13,14 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from fastapi import FastAPI
 
 import camdock
-from camdock import api, login, metrics, problems, stream, websocket
+from camdock import api, darkroom, images, login, metrics, problems, stream, websocket
 from camdock.attempts import Attempts
 from camdock.auth import Gate
+from camdock.bodies import BodyLimit
 from camdock.camera import Camera
 from camdock.config import Config
 from camdock.credentials import Credentials
+from camdock.darkroom import Darkroom
 from camdock.gate import AbiGate
 from camdock.guard import Guard
 from camdock.pixels import LOADS, Pixels
@@ -42,6 +44,7 @@ def build(config: Config) -> FastAPI:
     names = {name for one in (*loads.values(), *LOADS.values()) for name in one}
     abi = AbiGate(names, guard, config.abi_cache_path, enabled=config.abi == "check")
     pixels = Pixels(guard, abi.admit)
+    room = Darkroom(Pixels(guard, abi.admit, "uploads", darkroom.limits(config.upload_max_pixels)))
     cameras = {
         name: Camera(
             name,
@@ -60,7 +63,7 @@ def build(config: Config) -> FastAPI:
         title="Camdock",
         version=camdock.__version__,
         description=DESCRIPTION,
-        lifespan=_running(cameras, sender, pixels, guard, abi),
+        lifespan=_running(cameras, sender, pixels, room, guard, abi),
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -68,17 +71,21 @@ def build(config: Config) -> FastAPI:
     app.include_router(api.router(cameras, sender, abi, camdock.__version__))
     app.include_router(stream.router(cameras, sender))
     app.include_router(websocket.router(cameras, sender))
+    app.include_router(
+        images.router(cameras, room, most_bytes=config.upload_max_bytes, most_pixels=config.upload_max_pixels)
+    )
     app.include_router(metrics.router(cameras, sender, abi, camdock.__version__, config.settings_path("").parent))
     attempts = Attempts()
     app.include_router(login.router(Credentials(config), attempts))
     app.state.cameras = cameras  # for the one who serves it
     problems.install(app)
-    app.add_middleware(Gate, config=config, attempts=attempts)
+    app.add_middleware(BodyLimit, uploads=(images.PATH,))
+    app.add_middleware(Gate, config=config, attempts=attempts)  # the last one added is asked first
     return app
 
 
 def _running(
-    cameras: dict[str, Camera], sender: Sender, pixels: Pixels, guard: Guard, abi: AbiGate
+    cameras: dict[str, Camera], sender: Sender, pixels: Pixels, room: Darkroom, guard: Guard, abi: AbiGate
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -90,7 +97,7 @@ def _running(
             yield
         finally:
             await sender.stop()
-            await asyncio.gather(*(camera.stop() for camera in cameras.values()), pixels.stop())
+            await asyncio.gather(*(camera.stop() for camera in cameras.values()), pixels.stop(), room.stop())
             await abi.stop()
             guard.stop()
 

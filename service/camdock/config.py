@@ -95,6 +95,13 @@ class Config(BaseSettings):
     send_timeout_s: float = Field(
         10.0, ge=0.5, le=3600, description="seconds a viewer may have no room before it is dropped"
     )
+    upload_max_bytes: int = Field(
+        20_000_000, ge=1000, le=100_000_000, description="bytes of a picture that is sent to POST /images/process"
+    )
+    upload_max_pixels: int = Field(
+        50_000_000, ge=1000, le=200_000_000,
+        description="pixels of such a picture, and of what is made of it; 16 bytes of memory each",
+    )  # fmt: skip
     abi: Literal["check", "off"] = Field(
         "check",
         description="check: start no camera whose libraries break with the installed NumPy; off: start it even then",

@@ -14,6 +14,12 @@ CameraError                 code                    HTTP  retry
 ├── SettingUnsupported      setting_unsupported     422
 ├── SettingOutOfRange       setting_out_of_range    422         carries the limits
 ├── ImageUnreadable         image_unreadable        422
+├── OperationImpossible     operation_impossible    422         fits no such picture: a crop outside of it
+├── PictureTookTooLong      picture_took_too_long   504         work on a picture that somebody sent
+├── UploadTooLarge          upload_too_large        413
+├── UploadTooSlow           upload_too_slow         408
+├── UploadUnsupported       upload_unsupported      415         none of the kinds of pictures that are taken
+├── TooManyPictures         too_many_pictures       503   yes   as many pictures are being worked on as may be
 ├── StorageFailed           storage_failed          507         cannot be written: permissions, read-only
 │   └── StorageFull         storage_full            507
 ├── TooManyRenditions       too_many_renditions     429   yes   other sizes and rates of a camera: four at a time
@@ -124,6 +130,54 @@ class ImageUnreadable(CameraError):
     code = "image_unreadable"
     http_status = 422
     summary = "Picture cannot be read"
+
+
+class OperationImpossible(CameraError):
+    """An operation cannot be done to this picture; the message carries its place in the list."""
+
+    code = "operation_impossible"
+    http_status = 422
+    summary = "Operation impossible with this picture"
+
+
+class PictureTookTooLong(CameraError):
+    """Work on a picture was given up."""
+
+    code = "picture_took_too_long"
+    http_status = 504
+    summary = "Picture took too long"
+
+
+class UploadTooLarge(CameraError):
+    """A request brings more bytes than it may."""
+
+    code = "upload_too_large"
+    http_status = 413
+    summary = "Upload too large"
+
+
+class UploadTooSlow(CameraError):
+    """A request's body did not arrive in time."""
+
+    code = "upload_too_slow"
+    http_status = 408
+    summary = "Upload too slow"
+
+
+class UploadUnsupported(CameraError):
+    """The bytes are of no kind that is taken."""
+
+    code = "upload_unsupported"
+    http_status = 415
+    summary = "Upload of an unknown kind"
+
+
+class TooManyPictures(CameraError):
+    """As many pictures are being worked on, and wait for it, as may be."""
+
+    code = "too_many_pictures"
+    http_status = 503
+    summary = "Too many pictures at a time"
 
 
 class StorageFailed(CameraError):

@@ -1,17 +1,20 @@
-"""Pure functions on arrays: pixels to JPEG.
+"""Pure functions on arrays and pictures: pixels to JPEG, files to pixels, what can be measured.
 
 Runs in: the worker and the pixels process, never in the API process.
 """
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
-from PIL import Image
+from PIL import Image, ImageStat
 
+from camdock.errors import ImageUnreadable
 from camdock.frame import Picture, jpeg_size
 
 MOST_PIXELS = 100_000_000  # of a picture that is decoded: nothing hostile takes all the memory
@@ -123,3 +126,145 @@ def to_full_range(planes: Sequence[Plane]) -> tuple[Plane, ...]:
         return np.take(table, flat.view(np.uint16), mode="clip").view(np.uint8).reshape(plane.shape)
 
     return tuple(map(stretched, (_LUMA, _CHROMA, _CHROMA), planes))
+
+
+# --- pictures that somebody sent --------------------------------------------------------------------------------------
+
+
+def decode(data: bytes, kind: str, most_pixels: int, at_least: tuple[int, int] | None = None) -> Image.Image:
+    """The first picture of a file as people see it: upright, grey or RGB, 8 bits, nothing of the file's own about it.
+
+    kind      Pillow's name of the format, the only one that is tried: "JPEG", "PNG", "WEBP", "TIFF", "BMP"
+    at_least  (width, height) that will be made of it: a JPEG is decoded to half, a quarter or an eighth where that is
+              still as large, which costs a third
+    raises    ImageUnreadable, also for more pixels than may be, which the header says before anything is decoded
+    """
+    Image.MAX_IMAGE_PIXELS = None  # ours is asked instead, and does not warn
+    try:
+        with Image.open(io.BytesIO(data), formats=[kind]) as image:
+            width, height = image.size
+            if width * height > most_pixels:
+                raise ImageUnreadable(
+                    f"the picture has {width}x{height} pixels, more than {most_pixels:,}", "send a smaller one"
+                )
+            if at_least is not None:
+                turned = _orientation(image) >= FIRST_TURNED
+                image.draft("RGB", (at_least[1], at_least[0]) if turned else at_least)
+            image.load()
+            orientation = _orientation(image)
+            upright = _plain(image)
+    except ImageUnreadable:
+        raise
+    except MemoryError:
+        raise ImageUnreadable("the picture needs more memory than it may have", "send a smaller one") from None
+    except Exception as error:  # what Pillow's decoders raise over hostile bytes is not limited to OSError
+        raise ImageUnreadable(f"this {kind} cannot be read: {str(error)[:200] or type(error).__name__}") from error
+    if (turn := UPRIGHT.get(orientation)) is not None:
+        upright = upright.transpose(turn)
+    return upright
+
+
+# How a picture with this orientation is put upright. source: Exif 2.32, tag 0x0112
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+FIRST_TURNED = 5
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        found = image.getexif().get(0x0112, 1)
+    except Exception:  # noqa: BLE001 - a picture whose Exif is broken is a picture all the same
+        return 1
+    return found if isinstance(found, int) else 1
+
+
+def _plain(image: Image.Image) -> Image.Image:
+    """Mode L or RGB, on white where it is transparent."""
+    if image.mode.startswith("I") or image.mode == "F":
+        return Image.fromarray(_eight_bits(np.asarray(image)))
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        over = image.convert("RGBA")
+        ground = Image.new("RGB", over.size, "white")
+        ground.paste(over, mask=over.getchannel("A"))
+        return ground
+    plain = image.convert("L" if image.mode in ("1", "L") else "RGB")
+    if plain is image:
+        plain = image.copy()  # of its own: the file's is closed
+    plain.info.clear()
+    return plain
+
+
+def _eight_bits(values: npt.NDArray[Any]) -> Plane:
+    """16 bits by their upper half; anything wider, whose range nothing tells, from its darkest to its brightest."""
+    if values.dtype.itemsize == 2:
+        return (values.astype(np.uint16) >> 8).astype(np.uint8)
+    finite = np.nan_to_num(values.astype(np.float32), posinf=0, neginf=0)
+    low, high = float(finite.min()), float(finite.max())
+    if values.dtype.kind == "i" and low >= 0 and high <= 0xFFFF:  # 16-bit PNG as older Pillow reads it
+        return (values.astype(np.uint16) >> 8).astype(np.uint8)
+    return ((finite - low) * (255.0 / max(high - low, 1e-9))).clip(0, 255).astype(np.uint8)
+
+
+def measure(image: Image.Image) -> dict[str, Any]:
+    """Figures of a picture in mode L or RGB: see images.Measurements."""
+    gray = image.convert("L")
+    histogram = gray.histogram()
+    return {
+        "width": image.width,
+        "height": image.height,
+        "mean": [round(value, 3) for value in ImageStat.Stat(image).mean],
+        "histogram": histogram,
+        "sharpness": round(sharpness(np.asarray(gray)), 3),
+        "too_dark": round(histogram[0] / (gray.width * gray.height), 6),
+        "too_bright": round(histogram[255] / (gray.width * gray.height), 6),
+    }
+
+
+STRIP = 256  # lines at a time: what is wider than a byte is never made for a whole picture
+
+
+def sharpness(gray: Plane) -> float:
+    """Variance of the Laplacian inside the border; higher is sharper. 0 for what is smaller than 3x3.
+
+    gray     (H, W) uint8
+    returns  counts², comparable only between pictures of the same scene and size
+    source   Pech-Pacheco et al., "Diatom autofocusing in brightfield microscopy", 2000
+    """
+    height, width = gray.shape
+    if height < 3 or width < 3:
+        return 0.0
+    total, squares = 0, 0
+    for top in range(0, height - 2, STRIP):
+        part = gray[top : top + STRIP + 2].astype(np.int16)
+        inner = part[1:-1, 1:-1]
+        laplacian = part[:-2, 1:-1] + part[2:, 1:-1] + part[1:-1, :-2] + part[1:-1, 2:] - 4 * inner
+        total += int(laplacian.sum(dtype=np.int64))
+        wide = laplacian.astype(np.int32)
+        squares += int((wide * wide).sum(dtype=np.int64))
+    count = (height - 2) * (width - 2)
+    return float(squares / count - (total / count) ** 2)
+
+
+def steepness(gray: Plane) -> Plane:
+    """Magnitude of the Sobel gradient, limited to 255; 0 at the border.
+
+    gray  (H, W) uint8
+    """
+    height, width = gray.shape
+    found = np.zeros((height, width), np.uint8)
+    for top in range(0, height - 2, STRIP):
+        part = gray[top : top + STRIP + 2].astype(np.float32)
+        across = part[:, 2:] - part[:, :-2]
+        down = part[2:] - part[:-2]
+        x = across[:-2] + 2 * across[1:-1] + across[2:]
+        y = down[:, :-2] + 2 * down[:, 1:-1] + down[:, 2:]
+        lines = np.minimum(np.sqrt(x * x + y * y), 255)
+        found[top + 1 : top + 1 + len(lines), 1:-1] = lines.astype(np.uint8)
+    return found

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from camdock import wire
 from camdock.child import Child
-from camdock.errors import CameraError, DriverMissing, ImageUnreadable, SourceStalled
+from camdock.errors import CameraError, DriverMissing, ImageUnreadable, SourceStalled, from_code
 from camdock.guard import Guard
 from camdock.wire import Kind, Message
 
@@ -24,6 +24,7 @@ NOTICE_WITHIN_S = 2.0
 # The libraries that each operation of pixelsworker imports, by import name. The first one is enough to start it.
 LOADS: Mapping[str, tuple[str, ...]] = {
     "notice": ("PIL",),
+    "process": ("PIL", "numpy", "simplejpeg"),
     "rendition": ("PIL", "numpy", "simplejpeg"),
 }
 
@@ -31,12 +32,22 @@ LOADS: Mapping[str, tuple[str, ...]] = {
 class Pixels:
     """One process, one operation at a time, each within its deadline. Started when first needed.
 
-    admit  waits until it is known whether these libraries may be loaded; raises DriverMissing when not
+    admit   waits until it is known whether these libraries may be loaded; raises DriverMissing when not
+    label   the process's name in the log
+    limits  arguments of pixelsworker's `load`: how polite it is, how much memory it may have
     """
 
-    def __init__(self, guard: Guard, admit: Callable[[Collection[str]], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        guard: Guard,
+        admit: Callable[[Collection[str]], Awaitable[None]],
+        label: str = "pixels",
+        limits: Mapping[str, int] | None = None,
+    ) -> None:
         self._guard = guard
         self._admit = admit
+        self._label = label
+        self._limits = dict(limits or {})
         self._loaded = False
         self._turn = asyncio.Lock()
         self._child: Child | None = None
@@ -47,8 +58,9 @@ class Pixels:
     ) -> bytes:
         """Do one operation of pixelsworker and return its output.
 
-        raises  ImageUnreadable when the operation refuses its input; SourceStalled, WorkerDied when the process hangs
-                or dies over it (it is then started anew for the next); DriverMissing when its libraries would break
+        raises  ImageUnreadable, or the error that the operation names, when it refuses its input; SourceStalled,
+                WorkerDied when the process hangs or dies over it (it is then started anew for the next); DriverMissing
+                when its libraries would break
         """
         await self._admit(LOADS[operation])
         async with self._turn:
@@ -67,7 +79,7 @@ class Pixels:
                 await self._drop(error)
                 raise
         if problem := answer.get("error"):
-            raise ImageUnreadable(str(problem))
+            raise from_code(answer.get("code", ImageUnreadable.code), str(problem), str(answer.get("hint", "")))
         return output
 
     async def _answer(self, child: Child, within_s: float) -> tuple[Mapping[str, Any], bytes]:
@@ -104,12 +116,12 @@ class Pixels:
     async def _running(self, *, arrays: bool) -> Child:
         """The process, started if need be; with `arrays` it has NumPy loaded, which takes a while on small machines."""
         if self._child is None:
-            child = Child("camdock.pixelsworker", "pixels", self._guard, self._on_message)
+            child = Child("camdock.pixelsworker", self._label, self._guard, self._on_message)
             self._child = await child.__aenter__()
             self._loaded = False
             await self._answer(child, START_WITHIN_S)  # its HELLO
         if arrays and not self._loaded:
-            await self._child.send(wire.pack(Kind.RUN, {"operation": "load", "arguments": {}}))
+            await self._child.send(wire.pack(Kind.RUN, {"operation": "load", "arguments": self._limits}))
             await self._answer(self._child, START_WITHIN_S)
             self._loaded = True
         return self._child

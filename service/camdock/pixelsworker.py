@@ -5,21 +5,42 @@ Runs in: the pixels process, started by Pixels as `python -m camdock.pixelsworke
 
 from __future__ import annotations
 
+import contextlib
+import os
+import resource
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from camdock import lettering, wire
+from camdock.errors import CameraError
 from camdock.parent import die_with_parent, send, take_wire
 from camdock.wire import Kind
 
 
-def _load(_arguments: dict[str, Any], _picture: bytes) -> bytes:
-    """Get ready for the operations on arrays. The notice does without NumPy: it must be drawn where that breaks."""
+def _load(arguments: dict[str, Any], _picture: bytes) -> bytes:
+    """Get ready for the operations on arrays. The notice does without NumPy: it must be drawn where that breaks.
+
+    arguments  nice: so much politer than the others; memory_bytes: the most it may have; both may be absent
+    """
+    if arguments.get("nice"):
+        os.nice(arguments["nice"])
+        # Where memory runs out, the kernel takes this process before the one that serves. (proc_pid_oom_score_adj(5))
+        with contextlib.suppress(OSError):
+            Path("/proc/self/oom_score_adj").write_text("500")
     from camdock import imaging  # noqa: F401
 
+    if most := arguments.get("memory_bytes"):
+        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
     return b""
+
+
+def _process(arguments: dict[str, Any], picture: bytes) -> bytes:
+    from camdock import operations
+
+    return operations.process(picture, **arguments)
 
 
 def _notice(arguments: dict[str, Any], _picture: bytes) -> bytes:
@@ -36,6 +57,7 @@ def _rendition(arguments: dict[str, Any], picture: bytes) -> bytes:
 OPERATIONS: dict[str, Callable[[dict[str, Any], bytes], bytes]] = {
     "load": _load,
     "notice": _notice,
+    "process": _process,
     "rendition": _rendition,
 }
 
@@ -52,8 +74,12 @@ def main() -> None:
             operation = OPERATIONS[message.meta["operation"]]
             try:
                 output = operation(dict(message.meta["arguments"]), bytes(message.blob))
+            except CameraError as error:
+                send(answers, Kind.DONE, {"error": error.message, "code": error.code, "hint": error.hint})
             except ValueError as error:
                 send(answers, Kind.DONE, {"error": str(error)})
+            except MemoryError:
+                send(answers, Kind.DONE, {"error": f"{message.meta['operation']} needs more memory than it may have"})
             else:
                 send(answers, Kind.DONE, {}, output)
 

@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
-from camdock.errors import CameraError
+from camdock.errors import CameraError, UploadTooLarge
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -65,10 +65,14 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
         401: "The token is missing or wrong",
         403: "The viewers' token may not change anything, and no page of another website may",
         404: "There is no such camera",
+        408: "The body did not arrive in time",
+        413: "The body is larger than it may be",
+        415: "The body is of no kind that is taken",
         421: "The Host header names a host that is not served",
         422: "A parameter is not what it should be",
         429: "Too many wrong tokens from this address, or too many different pictures at a time: `detail` says which",
         503: "There is no picture now; `detail` says why",
+        504: "Work on the picture was given up",
         507: "The disk is full",
     }
     schema = {"$ref": "#/components/schemas/Problem"}
@@ -91,6 +95,8 @@ async def _on_camera_error(_request: Request, error: Exception) -> JSONResponse:
 
 async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
+    if error.status_code == UploadTooLarge.http_status:  # whose phrase Python 3.13 changed
+        return problem_response(413, UploadTooLarge.code, UploadTooLarge.summary, error.detail)
     phrase = HTTPStatus(error.status_code).phrase
     detail = error.detail if error.detail != phrase else f"{request.method} {request.url.path}: {phrase.lower()}"
     hint = {404: "GET /docs lists every address", 405: "GET /docs lists every address and method"}.get(

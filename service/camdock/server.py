@@ -18,6 +18,7 @@ from camdock.systemd import Systemd
 
 DOOR = "camdock.door"
 LARGEST_HEAD = 64 << 10  # bytes; the parser has no limit of its own
+HEAD_WITHIN_S = 10.0  # from a head's first byte, or from the connection, to its last; uvicorn waits for ever
 
 
 class Door:
@@ -69,15 +70,36 @@ class DoorProtocol(HttpToolsProtocol):
     deaf = False  # garbage came behind a request: that one is answered, nothing more is read
     unanswered: tuple[Door, ...] = ()
     head_bytes: int | None = None  # so many came of a head that is not whole
+    head_due: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Somebody is there, and has something to ask."""
+        super().connection_made(transport)
+        self._expect_head()
 
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
         self.head_bytes = 0
+        self._expect_head()
+
+    def _expect_head(self) -> None:
+        self._no_head_due()
+        self.head_due = self.loop.call_later(HEAD_WITHIN_S, self._on_head_overdue)
+
+    def _on_head_overdue(self) -> None:
+        if not self._is_last():  # else what is being answered, a stream perhaps, is answered whole
+            self.transport.close()
+
+    def _no_head_due(self) -> None:
+        if self.head_due is not None:
+            self.head_due.cancel()
+            self.head_due = None
 
     def on_headers_complete(self) -> None:
         """Put the door beside the request that has just been understood; its task runs later."""
         self.head_bytes = None
+        self._no_head_due()
         before = self.cycle
         super().on_headers_complete()
         if self.cycle is not before:
@@ -125,6 +147,7 @@ class DoorProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell every request that its client is gone; uvicorn tells the last one only."""
         super().connection_lost(exc)
+        self._no_head_due()
         for door in self.unanswered:
             door.lost()
 

@@ -12,6 +12,7 @@ import difflib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
@@ -239,6 +240,13 @@ class Source:
         if kind == "relay" and not (re.match(r"(?i)https?://", target) and urlsplit(target).hostname):
             raise SourceInvalid(f"relay: needs an http:// or https:// address; for example {known.example}")
         return cls(kind, target, _options(kind, known, query), text if colon else kind)
+
+    @property
+    def is_hardware(self) -> bool:
+        """Whether it is a device, which one process alone can have; a stream or a file is everybody's."""
+        if self.kind == "opencv":
+            return "://" not in self.target and not Path(self.target).is_file()
+        return self.kind not in ("synthetic", "relay")
 
     @property
     def redacted(self) -> str:

@@ -18,7 +18,7 @@ Runs in: both ends. Plain functions on bytes: the reading and writing is the own
     APPLIED   Worker.on_apply       Camera._on_applied    id, applied or error, limits; -
     FAILED    worker.main           Camera._dispatch      code, message, hint; -
     RUN       Pixels.run            pixelsworker.main     operation, arguments; input
-    DONE      pixelsworker.main     Pixels._on_message    error; output (HELLO comes first here too)
+    DONE      pixelsworker.main     Pixels._on_message    error, code, hint; output (HELLO comes first here too)
 """
 
 from __future__ import annotations

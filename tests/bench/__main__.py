@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-from tests.bench import encode, machine, report
+from tests.bench import encode, machine, pictures, report
 from tests.bench.sections import EVERYONE, RAW, SECTIONS, Pace, Progress, Row, rows
 from tests.bench.servers import USTREAMER_ONE_WORKER
 from tests.tools import build
@@ -85,6 +85,7 @@ def main() -> int:
         print(f"not a quiet machine: load {facts['load_before']:.2f}, {facts['cores']} cores", file=sys.stderr)
     measured: list[Row] = []
     encoding: dict[str, object] = {}
+    sent: dict[str, object] = {}
     interrupted = False
     progress = Progress(sum(len(row.turns(pace, chosen)) for row in planned))
     try:
@@ -93,16 +94,22 @@ def main() -> int:
             row.measure(pace, chosen, progress)
             if row.section == "yuyv":
                 encoding = encode.alone(RAW)
+        if "pictures" in given.only and "camdock" in chosen:
+            sent = pictures.beside_opencv(1 if given.short else 5)
     except KeyboardInterrupt:
         interrupted = True
         print("interrupted: what follows is incomplete", file=sys.stderr)
     if given.json:
         everything = report.as_json(facts, pace, measured, encoding, skipped)
-        given.json.write_text(json.dumps(everything, indent=1) + "\n")
+        given.json.write_text(json.dumps(everything | {"pictures": sent}, indent=1) + "\n")
     print(report.markdown(facts, pace, measured, encoding, padded=not given.markdown), end="")
+    if sent:
+        print("\n" + pictures.markdown(sent), end="")
     if interrupted:
         return 130
     wrong = _nonsense(measured)
+    if sent and float(str(sent["cpu_ms"])) > pictures.MOST_RATIO * float(str(sent["bare_cpu_ms"])):
+        wrong.append(f"pictures: more than {pictures.MOST_RATIO} times the processor time of the bare calls")
     for line in wrong:
         print(f"tests.bench: {line}", file=sys.stderr)
     return 1 if wrong else 0

@@ -172,7 +172,7 @@ def _raw(servers: tuple[Server, ...]) -> Row:
     return Row("yuyv", "1280x720", RAW, servers, once)
 
 
-SECTIONS = ("fanout", "large", "many", "slow", "health", "rendition", "yuyv")
+SECTIONS = ("fanout", "large", "many", "slow", "health", "rendition", "yuyv", "pictures")
 
 
 def rows(only: frozenset[str], short: bool) -> list[Row]:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the door's tests on the oldest FastAPI and uvicorn that pyproject.toml allows: tests/testbed/oldest.sh PYTHON
+# Runs the door's tests, and a picture that is sent, on the oldest FastAPI and uvicorn that pyproject.toml allows: tests/testbed/oldest.sh PYTHON
 # The environment is kept in .cache/oldest and made anew when its pins change.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -24,4 +24,6 @@ if [ ! -f "$stamp" ]; then
   touch "$stamp"
 fi
 "$place/bin/python" -m pip list 2>/dev/null | grep -E '^(fastapi|starlette|uvicorn|pydantic) ' | tr -s ' ' | paste -sd ';'
-exec "$place/bin/python" -m pytest -q -p no:cacheprovider tests/process/test_smoke.py tests/process/test_door.py
+exec "$place/bin/python" -m pytest -q -p no:cacheprovider tests/process/test_smoke.py tests/process/test_door.py \
+  tests/process/test_images.py::test_a_photograph_comes_back_smaller_and_a_camera_can_be_measured \
+  tests/process/test_images.py::test_what_is_longer_than_it_may_be_is_refused_before_it_comes

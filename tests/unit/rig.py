@@ -18,9 +18,10 @@ import numpy as np
 from fastapi import FastAPI
 
 import camdock
-from camdock import api, lettering, metrics, pixelsworker, problems, stream, wire
+from camdock import api, images, lettering, metrics, pixelsworker, problems, stream, wire
 from camdock.backends import open_backend
 from camdock.camera import Camera, _Session
+from camdock.darkroom import Darkroom
 from camdock.errors import CameraError
 from camdock.frame import Frame, Picture
 from camdock.gate import AbiGate
@@ -53,6 +54,9 @@ class Painter:
         self, operation: str, arguments: Mapping[str, Any], picture: bytes = b"", *, within_s: float
     ) -> bytes:
         return pixelsworker.OPERATIONS[operation](dict(arguments), picture)
+
+    async def stop(self) -> None:
+        """There is no process to end."""
 
 
 class WorkerHere:
@@ -147,6 +151,7 @@ def app_of(*cameras: Camera, abi: AbiGate | None = None) -> FastAPI:
     app = FastAPI(docs_url=None, redoc_url=None, redirect_slashes=False)
     app.include_router(api.router(by_name, sender, abi, camdock.__version__))
     app.include_router(stream.router(by_name, sender))
+    app.include_router(images.router(by_name, Darkroom(Painter()), most_bytes=100_000, most_pixels=1_000_000))
     app.include_router(metrics.router(by_name, sender, abi, camdock.__version__))
     problems.install(app)
     return app

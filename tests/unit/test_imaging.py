@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 from PIL import Image
 
+from camdock.errors import ImageUnreadable
 from camdock.frame import Picture, jpeg_size, whole_jpeg
-from camdock.imaging import encode_jpeg, split_nv12, split_yuv420, split_yuyv, to_full_range
+from camdock.imaging import decode, encode_jpeg, split_nv12, split_yuv420, split_yuyv, to_full_range
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -170,3 +172,81 @@ def test_a_better_quality_is_larger_and_truer() -> None:
 @pytest.mark.parametrize("size", [(1, 1), (17, 33), (1920, 1080)])
 def test_the_size_is_kept_at_any_size(size: tuple[int, int]) -> None:
     assert jpeg_size(encode_jpeg(Picture(size, 0, rgb=scene(*size)), 80)) == size
+
+
+# --- pictures that somebody sent --------------------------------------------------------------------------------------
+
+F = np.array([[0, 0, 0, 0], [0, 255, 255, 0], [0, 255, 0, 0]], np.uint8).repeat(16, 0).repeat(16, 1)
+
+
+def file_of(image: Image.Image, kind: str, **more: Any) -> bytes:
+    out = io.BytesIO()
+    image.save(out, kind, **more)
+    return out.getvalue()
+
+
+def shown(image: Image.Image) -> Bytes:
+    return np.asarray(image.convert("RGB"))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_picture_is_put_upright_as_people_see_it(kind: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    as_stored = {1: F, 2: F[:, ::-1], 3: F[::-1, ::-1], 4: F[::-1], 5: F.T, 6: np.rot90(F), 7: np.rot90(F.T, 2),
+                 8: np.rot90(F, -1)}[orientation]  # fmt: skip
+    file = file_of(Image.fromarray(np.ascontiguousarray(as_stored)).convert("RGB"), kind, exif=exif)
+    upright = decode(file, kind, 10_000)
+    assert np.abs(shown(upright)[..., 0].astype(int) - F).mean() < 8
+    assert decode(file, kind, 10_000, at_least=(8, 6)).size in [(64, 48), (8, 6)]
+    assert not upright.info, "nothing of the file's own"
+
+
+def test_a_jpeg_is_decoded_no_larger_than_it_needs_to_be() -> None:
+    file = file_of(Image.fromarray(noise(480, 640, 3)), "JPEG")
+    assert decode(file, "JPEG", 10**6).size == (640, 480)
+    assert decode(file, "JPEG", 10**6, at_least=(100, 1)).size == (160, 120)
+    assert decode(file, "JPEG", 10**6, at_least=(100, 100)).size == (160, 120)
+    assert decode(file, "JPEG", 10**6, at_least=(161, 1)).size == (320, 240)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "I", "F"])
+def test_every_kind_of_pixels_becomes_grey_or_rgb(mode: str) -> None:
+    picture = Image.fromarray(F)
+    if mode in ("I;16", "I", "F"):
+        kinds: dict[str, Any] = {"I;16": np.uint16, "I": np.int32, "F": np.float32}
+        picture = Image.fromarray((F.astype(np.float64) * 257).astype(kinds[mode]))
+        assert picture.mode == mode
+    else:
+        picture = picture.convert("RGB").convert(mode)
+    found = decode(file_of(picture, "TIFF"), "TIFF", 10_000)
+    assert found.mode in ("L", "RGB")
+    assert np.abs(shown(found)[..., 0].astype(int) - F).max() <= 4
+
+
+def test_what_is_transparent_is_white() -> None:
+    pixels = np.zeros((4, 4, 4), np.uint8)
+    pixels[:2, :, 3] = 255
+    for kind in ("PNG", "WEBP"):
+        file = file_of(Image.fromarray(pixels), kind, **({"lossless": True} if kind == "WEBP" else {}))
+        assert shown(decode(file, kind, 100))[..., 0].tolist() == [[0] * 4] * 2 + [[255] * 4] * 2
+
+
+def test_of_several_pages_the_first_is_taken() -> None:
+    pages = [Image.new("RGB", (8, 8), colour) for colour in ("red", "lime")]
+    for kind in ("TIFF", "WEBP", "PNG"):
+        file = file_of(pages[0], kind, save_all=True, append_images=pages[1:])
+        assert shown(decode(file, kind, 100))[4, 4].tolist() == pytest.approx([255, 0, 0], abs=6)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "BMP"])
+def test_a_picture_is_refused_in_words(kind: str) -> None:
+    file = file_of(Image.fromarray(noise(40, 40, 3)), kind)
+    with pytest.raises(ImageUnreadable, match="40x40 pixels, more than 1,599"):
+        decode(file, kind, 1599)
+    for broken in (file[: len(file) // 2], file[:20], b""):
+        with pytest.raises(ImageUnreadable, match=kind):
+            decode(broken, kind, 10**6)
+    with pytest.raises(ImageUnreadable, match="cannot be read"):
+        decode(file, "PNG" if kind != "PNG" else "BMP", 10**6)

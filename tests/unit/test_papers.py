@@ -12,13 +12,14 @@ import pytest
 from fastapi.routing import APIRoute
 
 import camdock
-from camdock import api, errors, metrics, stream
+from camdock import api, errors, images, metrics, stream
 from camdock.backends import BACKENDS
 from camdock.config import variables
+from camdock.darkroom import Darkroom
 from camdock.errors import every_error
 from camdock.sender import Sender
 from camdock.source import KINDS
-from tests.unit.rig import camera_of, no_gate
+from tests.unit.rig import Painter, camera_of, no_gate
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "service" / "camdock"
@@ -54,6 +55,7 @@ def endpoints(folder: Path) -> set[str]:
     routers = (
         api.router(cameras, sender, abi, "1"),
         stream.router(cameras, sender),
+        images.router(cameras, Darkroom(Painter()), most_bytes=1, most_pixels=1),
         metrics.router(cameras, sender, abi, "1"),
     )
     found = {route.path for router in routers for route in router.routes if isinstance(route, APIRoute)}

@@ -340,3 +340,17 @@ def test_no_password_survives_in_any_form_that_is_shown(password: str) -> None:
 def test_neither_repr_nor_text_of_a_source_is_needed_to_show_it() -> None:
     source = Source.parse("v4l2:/dev/video0?fps=5")
     assert "text" not in repr(source)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_hardware"),
+    [
+        ("auto", True), ("v4l2:/dev/video0", True), ("opencv:0", True), ("opencv:/dev/video0", True),
+        ("synthetic:", False), ("relay:http://camera/stream", False), ("opencv:rtsp://camera/", False),
+    ],
+)  # fmt: skip
+def test_a_device_is_for_one_process_a_stream_or_a_file_for_all(text: str, is_hardware: bool, tmp_path: Path) -> None:
+    assert Source.parse(text).is_hardware is is_hardware
+    film = tmp_path / "film.avi"
+    film.touch()
+    assert not Source.parse(f"opencv:{film}").is_hardware

@@ -1,0 +1,205 @@
+"""POST /images/process: a picture that somebody sends, or that a camera just took, through a list of operations.
+
+Runs in: the API process. The bytes go to the darkroom as they came; of the picture only its first bytes are looked at.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from pydantic import BaseModel, Field, ValidationError
+
+from camdock.api import FRESH_MS, NO_STORE, fresh_frame
+from camdock.bodies import read_upload
+from camdock.camera import Camera
+from camdock.darkroom import Darkroom
+from camdock.errors import UploadUnsupported
+from camdock.problems import documented
+from camdock.recipe import LONGEST_JSON, MOST_OPERATIONS, OPERATIONS, RECIPE, Operation, name_of
+from camdock.stream import find
+
+PATH = "/images/process"
+# How each kind begins, and Pillow's name for it.
+KINDS = (
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"),
+    (b"BM", "BMP"),
+)
+TAKEN = ("image/jpeg", "image/png", "image/webp", "image/tiff", "image/bmp")
+
+
+class Measurements(BaseModel):
+    """What can be measured of a picture, behind its operations."""
+
+    width: int = Field(examples=[640])
+    height: int = Field(examples=[480])
+    mean: list[float] = Field(description="of red, green and blue, or of brightness alone; 0 to 255")
+    histogram: list[int] = Field(description="how many pixels have each brightness, 0 to 255")
+    sharpness: float = Field(
+        description="variance of the Laplacian of brightness: higher is sharper; compare pictures of one scene and size"
+    )
+    too_dark: float = Field(description="share of the pixels whose brightness is 0", examples=[0.002])
+    too_bright: float = Field(description="share of the pixels whose brightness is 255", examples=[0.01])
+
+
+class Taught(BaseModel):
+    """One operation: what it does, and an example to start from."""
+
+    op: str = Field(examples=["resize"])
+    does: str = Field(examples=["Another size. With one side given the other follows."])
+    example: Operation
+
+
+EXAMPLES: tuple[dict[str, Any], ...] = (
+    {"op": "resize", "width": 640},
+    {"op": "crop", "x": 0, "y": 0, "width": 320, "height": 240},
+    {"op": "rotate", "degrees": 90},
+    {"op": "flip", "direction": "horizontal"},
+    {"op": "grayscale"},
+    {"op": "blur", "radius": 2},
+    {"op": "sharpen", "radius": 2, "percent": 150},
+    {"op": "threshold", "level": 128},
+    {"op": "edges"},
+    {"op": "equalise"},
+    {"op": "normalise", "cutoff": 0.5},
+    {"op": "annotate", "text": "front door", "x": 10, "y": 10},
+    {"op": "encode", "format": "webp", "quality": 80},
+)
+
+
+def kind_of(picture: bytes) -> str:
+    """Pillow's name of what these bytes say they are, whatever the request called them. Raises UploadUnsupported."""
+    for begins, kind in KINDS:
+        if picture.startswith(begins):
+            return kind
+    if picture[:4] == b"RIFF" and picture[8:12] == b"WEBP":
+        return "WEBP"
+    raise UploadUnsupported("these bytes are no picture of a kind that is taken", "JPEG, PNG, WebP, TIFF and BMP are")
+
+
+def _mistake(where: str, message: str) -> RequestValidationError:
+    return RequestValidationError([{"loc": ("query", where), "msg": message, "type": "value_error"}])
+
+
+def recipe_of(text: str | None) -> list[dict[str, Any]]:
+    """The operations that a JSON text asks for. Raises RequestValidationError, which names place and field."""
+    if not text:
+        return []
+    if len(text) > LONGEST_JSON:
+        raise _mistake("operations", f"longer than {LONGEST_JSON} characters")
+    try:
+        return [one.model_dump() for one in RECIPE.validate_json(text)]
+    except ValidationError as error:
+        mistakes = error.errors(include_url=False, include_context=False, include_input=False)
+        raise RequestValidationError(
+            [{**one, "loc": ("query", "operations", *one["loc"])} for one in mistakes]
+        ) from None
+
+
+def _description() -> dict[str, Any]:
+    """What FastAPI does not know of the request: JSON in the query, and the bodies."""
+    names = {name_of(one): f"#/components/schemas/{one.__name__}" for one in OPERATIONS}
+    operation = {
+        "oneOf": [{"$ref": reference} for reference in names.values()],
+        "discriminator": {"propertyName": "op", "mapping": names},
+    }
+    recipe = {"type": "array", "items": operation, "maxItems": MOST_OPERATIONS}
+    shown = [EXAMPLES[0], EXAMPLES[6], EXAMPLES[-1]]
+    binary = {"type": "string", "format": "binary"}
+    form = {
+        "type": "object",
+        "properties": {
+            "file": binary,
+            "operations": {
+                "type": "string",
+                "format": "operations",
+                "contentMediaType": "application/json",
+                "contentSchema": recipe,
+                "examples": [json.dumps(shown)],
+            },
+        },
+        "required": ["file"],
+        "additionalProperties": False,
+    }
+    return {
+        "parameters": [
+            {
+                "name": "operations",
+                "in": "query",
+                "description": "the operations, one behind the other, as JSON; an empty list writes the picture anew",
+                "content": {"application/json": {"schema": recipe, "example": shown}},
+            }
+        ],
+        "requestBody": {
+            "description": "a picture, as it is or in a form; none where `camera` names one",
+            "content": {"multipart/form-data": {"schema": form}, **{kind: {"schema": binary} for kind in TAKEN}},
+        },
+    }
+
+
+ANSWERS: Mapping[int | str, dict[str, Any]] = {
+    200: {
+        "description": "the picture, or with `answer=measurements` what was measured",
+        "model": Measurements,
+        "content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in TAKEN},
+    }
+}
+
+
+def router(cameras: dict[str, Camera], darkroom: Darkroom, *, most_bytes: int, most_pixels: int) -> APIRouter:
+    """The pictures that people send."""
+    routes = APIRouter(tags=["images"])
+
+    @routes.get("/images/operations", summary="What can be done to a picture", responses=documented())
+    async def operations() -> list[Taught]:
+        """Every operation with what it does and an example; their limits are in this API's description."""
+        return [
+            Taught(op=name_of(one), does=(one.__doc__ or "").strip(), example=one.model_validate(example))
+            for one, example in zip(OPERATIONS, EXAMPLES, strict=True)
+        ]
+
+    @routes.post(
+        PATH, summary="A picture, processed", response_class=Response, openapi_extra=_description(),
+        responses={**ANSWERS, **documented(404, 408, 413, 415, 422, 503, 504)},
+    )  # fmt: skip
+    async def process(
+        request: Request,
+        camera: Annotated[
+            str | None, Query(max_length=64, description="take this camera's newest picture; the body is then empty")
+        ] = None,
+        answer: Annotated[
+            Literal["picture", "measurements"], Query(description="what to answer: the picture, or figures of it")
+        ] = "picture",
+    ) -> Response:
+        """Decodes, does the operations one behind the other, answers the picture or its measurements.
+
+        JPEG, PNG, WebP, TIFF and BMP, whatever the request calls them; of several pages the first. Pictures are put
+        upright by their Exif orientation; no other metadata is in the answer. What is transparent becomes white.
+        """
+        with darkroom.place():
+            upload = await read_upload(request, most_bytes)
+            asked = request.query_params.get("operations")
+            if upload.operations is not None and asked is not None:
+                raise _mistake("operations", "given twice: in the form, and behind the address")
+            steps = recipe_of(upload.operations if asked is None else asked)
+            # A capture by its name will be the third place that a picture comes from.
+            if (camera is None) == (upload.picture is None):
+                raise _mistake("camera", "send a picture, or name a camera: one of the two")
+            if camera is not None:
+                picture = (await fresh_frame(find(cameras, camera), FRESH_MS / 1000)).jpeg
+            else:
+                picture = upload.picture or b""
+            arguments = {"kind": kind_of(picture), "steps": steps, "answer": answer, "most_pixels": most_pixels}
+            output = await darkroom.process(picture, arguments)
+        written = steps[-1]["format"] if steps and steps[-1]["op"] == "encode" else "jpeg"
+        media_type = "application/json" if answer == "measurements" else f"image/{written}"
+        return Response(output, media_type=media_type, headers=NO_STORE)
+
+    return routes

@@ -1,0 +1,101 @@
+"""gunicorn with uvicorn's worker class: several processes without a device, one with it, and a reload of that."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.tools.service import ABI_CACHE, Asked, free_port, until
+
+pytestmark = pytest.mark.slow  # each is two services and more
+
+BOOT_ERROR = 3
+
+
+class Gunicorn(Asked):
+    """`gunicorn camdock.asgi:app` on a free port."""
+
+    def __init__(self, folder: Path, source: str, *arguments: str, **environment: str) -> None:
+        self.port = free_port()
+        self.log_path = folder / f"gunicorn-{self.port}.log"
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("CAMDOCK_") and k != "WEB_CONCURRENCY"}
+        with self.log_path.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-W", "ignore::DeprecationWarning", "-m", "gunicorn",
+                 "--bind", f"127.0.0.1:{self.port}",
+                 "--worker-class", "uvicorn.workers.UvicornWorker", "--graceful-timeout", "2", *arguments,
+                 "camdock.asgi:app"],
+                env={**inherited, "CAMDOCK_SOURCE": source, "CAMDOCK_STATE_DIR": str(folder / "state"),
+                     "CAMDOCK_ABI_CACHE": str(ABI_CACHE), **environment},
+                cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text("utf-8", "replace")
+
+    def workers(self) -> set[int]:
+        """The server processes."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            children = psutil.Process(self.process.pid).children()
+            return {one.pid for one in children if "gunicorn" in " ".join(one.cmdline())}
+        return set()
+
+    def until_logged(self, text: str, count: int = 1) -> None:
+        """Wait until it said so, so often."""
+        until(lambda: self.log.count(text) >= count, 30, lambda: f"{text!r} in its log:\n{self.log}")
+
+
+@contextmanager
+def gunicorn(folder: Path, source: str, *arguments: str, **environment: str) -> Iterator[Gunicorn]:
+    """A running one, ended behind the test."""
+    server = Gunicorn(folder, source, *arguments, **environment)
+    try:
+        yield server
+    finally:
+        if server.process.poll() is None:
+            server.process.terminate()
+        server.process.wait(15)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment"),
+    [(("--workers", "2"), {}), ((), {"WEB_CONCURRENCY": "2"}), (("--workers", "2", "--preload"), {})],
+    ids=["--workers", "WEB_CONCURRENCY", "--preload"],
+)
+def test_a_second_process_for_a_device_is_refused_with_the_reason_and_the_server_ends(
+    tmp_path: Path, arguments: tuple[str, ...], environment: dict[str, str]
+) -> None:
+    with gunicorn(tmp_path, "v4l2:/dev/video9", *arguments, **environment) as server:
+        assert server.process.wait(30) == BOOT_ERROR, server.log
+    assert "more than one process, and v4l2:/dev/video9 can be held by one only" in server.log
+    assert "--workers 1" in server.log
+    assert "Traceback" not in server.log
+
+
+def test_without_a_device_there_may_be_several(tmp_path: Path) -> None:
+    with gunicorn(tmp_path, "synthetic:", "--workers", "2") as server:
+        server.until_logged("camera: live", 2)
+        assert server.get("/health/ready").status == 200
+        assert server.ask("POST", "/images/process?camera=camera").body[:2] == b"\xff\xd8"
+
+
+def test_a_reload_hands_the_device_on(tmp_path: Path) -> None:
+    with gunicorn(tmp_path, "v4l2:/dev/video9", "--workers", "1") as server:
+        server.until_logged("camera: source v4l2:/dev/video9")
+        before = server.workers()
+        assert len(before) == 1
+        server.process.send_signal(signal.SIGHUP)
+        server.until_logged("camera: source v4l2:/dev/video9", 2)
+        until(lambda: len(server.workers()) == 1 and server.workers() != before, 15, lambda: server.log)
+        assert server.get("/health/live").status == 200
+        assert server.process.poll() is None

@@ -1,0 +1,138 @@
+"""Places, turns, rest, and whose fault it is when a picture comes to nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from camdock import darkroom
+from camdock.darkroom import PLACES, Darkroom
+from camdock.errors import (
+    CameraError,
+    DriverMissing,
+    ImageUnreadable,
+    PictureTookTooLong,
+    SourceStalled,
+    TooManyPictures,
+    WorkerDied,
+)
+
+
+class Hands:
+    """Do as they are told; count who is at work and how often they were sent home."""
+
+    def __init__(self, error: CameraError | None = None) -> None:
+        self.error = error
+        self.at_work = self.most_at_work = 0
+        self.stopped = asyncio.Event()
+        self.may = asyncio.Event()
+        self.may.set()
+
+    async def run(self, operation: str, arguments: Mapping[str, Any], picture: bytes, *, within_s: float) -> bytes:
+        assert (operation, within_s) == ("process", darkroom.WITHIN_S)
+        self.at_work += 1
+        self.most_at_work = max(self.most_at_work, self.at_work)
+        try:
+            await self.may.wait()
+            await asyncio.sleep(0)
+        finally:
+            self.at_work -= 1
+        if self.error:
+            raise self.error
+        return picture[::-1]
+
+    async def stop(self) -> None:
+        self.stopped.set()
+
+
+def with_hands(test: Callable[[Darkroom, Hands], Awaitable[None]], error: CameraError | None = None) -> None:
+    """Run a test with a darkroom whose process rests as soon as nobody is there."""
+
+    async def run() -> None:
+        hands = Hands(error)
+        async with asyncio.timeout(5):
+            await test(Darkroom(hands, rest_s=0.01), hands)
+
+    asyncio.run(run())
+
+
+async def developed(room: Darkroom) -> bytes:
+    with room.place():
+        return await room.process(b"abc", {})
+
+
+def test_pictures_are_worked_on_one_after_the_other() -> None:
+    async def test(room: Darkroom, hands: Hands) -> None:
+        assert await asyncio.gather(*(developed(room) for _ in range(PLACES))) == [b"cba"] * PLACES
+        assert hands.most_at_work == 1
+
+    with_hands(test)
+
+
+def test_who_finds_no_place_is_refused_and_a_place_left_is_free() -> None:
+    async def test(room: Darkroom, _hands: Hands) -> None:
+        with ExitStack() as stack:
+            for _ in range(PLACES):
+                stack.enter_context(room.place())
+            with pytest.raises(TooManyPictures), room.place():
+                pass
+        assert await developed(room) == b"cba"
+
+    with_hands(test)
+
+
+def test_a_turn_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(darkroom, "WAIT_WITHIN_S", 0.02)
+
+    async def test(room: Darkroom, hands: Hands) -> None:
+        hands.may.clear()
+        first = asyncio.create_task(developed(room))
+        await asyncio.sleep(0)
+        with pytest.raises(TooManyPictures, match="turn"):
+            await developed(room)
+        hands.may.set()
+        assert await first == b"cba"
+        assert await developed(room) == b"cba"
+
+    with_hands(test)
+
+
+def test_the_process_rests_when_nobody_is_there_and_not_before() -> None:
+    async def test(room: Darkroom, hands: Hands) -> None:
+        with room.place():
+            await developed(room)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(hands.stopped.wait(), 0.05)
+        await hands.stopped.wait()
+        hands.stopped.clear()
+        assert await developed(room) == b"cba", "and is there again"
+        await hands.stopped.wait()
+        await room.stop()
+
+    with_hands(test)
+
+
+@pytest.mark.parametrize(
+    ("error", "told", "status"),
+    [
+        (SourceStalled("x"), PictureTookTooLong, 504),
+        (WorkerDied("x"), ImageUnreadable, 422),
+        (ImageUnreadable("x"), ImageUnreadable, 422),
+        (DriverMissing("x"), DriverMissing, 503),
+    ],
+)
+def test_what_a_picture_does_to_the_process_is_told_to_its_sender(
+    error: CameraError, told: type[CameraError], status: int
+) -> None:
+    async def test(room: Darkroom, hands: Hands) -> None:
+        with pytest.raises(told) as caught:
+            await developed(room)
+        assert (type(caught.value), caught.value.http_status) == (told, status)
+        hands.error = None
+        assert await developed(room) == b"cba", "the next one is not touched by it"
+
+    with_hands(test, error)
