@@ -11,17 +11,19 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
 
 import camdock
-from camdock import api, metrics, problems, stream
+from camdock import api, captures_api, compat, metrics, problems, stream
 from camdock.auth import Gate
 from camdock.camera import Camera
+from camdock.captures import Captures
 from camdock.config import Config
 from camdock.gate import AbiGate
 from camdock.guard import Guard
 from camdock.pixels import LOADS, Pixels
 from camdock.sender import Sender
-from camdock.settings import SettingsFile
+from camdock.settings import Settings, SettingsFile
 from camdock.source import KINDS
 
 DESCRIPTION = """Cameras as pictures over HTTP.
@@ -39,11 +41,12 @@ def build(config: Config) -> FastAPI:
     names = {name for one in (*loads.values(), *LOADS.values()) for name in one}
     abi = AbiGate(names, guard, config.abi_cache_path, enabled=config.abi == "check")
     pixels = Pixels(guard, abi.admit)
+    usual = Settings().changed(Settings(config.default_exposure_us, config.default_gain).given())
     cameras = {
         name: Camera(
             name,
             source,
-            SettingsFile(config.settings_path(name)),
+            SettingsFile(config.settings_path(name), usual),
             pixels,
             guard,
             functools.partial(abi.admit, loads[source.kind]),
@@ -52,38 +55,56 @@ def build(config: Config) -> FastAPI:
         )
         for name, source in config.cameras.items()
     }
+    captures = Captures(
+        config.captures_path, max_bytes=config.captures_max_bytes, max_age_days=config.captures_max_age_days
+    )
     sender = Sender(send_timeout_s=config.send_timeout_s)
     app = FastAPI(
         title="Camdock",
         version=camdock.__version__,
         description=DESCRIPTION,
-        lifespan=_running(cameras, sender, pixels, guard, abi),
+        lifespan=_running(cameras, captures, sender, pixels, guard, abi),
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
     )
     app.include_router(api.router(cameras, sender, abi, camdock.__version__))
     app.include_router(stream.router(cameras, sender))
+    kept_as = config.image_format, config.image_quality
+    app.include_router(compat.router(cameras, captures, *kept_as))  # /captures/list is no capture's name: it goes first
+    app.include_router(captures_api.router(cameras, captures, pixels, *kept_as))
     app.include_router(metrics.router(cameras, sender, abi, camdock.__version__, config.settings_path("").parent))
     app.state.cameras = cameras  # for the one who serves it
     problems.install(app)
     app.add_middleware(Gate, config=config)
+    if config.allowed_origins:
+        # In front of the gate: a preflight carries no token, and a page must be able to read that one is needed. It
+        # only adds to the head of an answer, so a stream keeps its socket.
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=config.allowed_origins,
+            allow_methods=("GET", "POST", "PUT", "DELETE"),
+            allow_headers=("Authorization", "Content-Type", "Range", "If-None-Match", "If-Range"),
+            expose_headers=("ETag", "Content-Range", "Location", "Retry-After", "X-Seq", "X-Timestamp"),
+        )
     return app
 
 
 def _running(
-    cameras: dict[str, Camera], sender: Sender, pixels: Pixels, guard: Guard, abi: AbiGate
+    cameras: dict[str, Camera], captures: Captures, sender: Sender, pixels: Pixels, guard: Guard, abi: AbiGate
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         abi.start()
         sender.start()
+        captures.start()
         for camera in cameras.values():
             camera.start()
         try:
             yield
         finally:
             await sender.stop()
+            await captures.stop()
             await asyncio.gather(*(camera.stop() for camera in cameras.values()), pixels.stop())
             await abi.stop()
             guard.stop()

@@ -25,6 +25,7 @@ NOTICE_WITHIN_S = 2.0
 LOADS: Mapping[str, tuple[str, ...]] = {
     "notice": ("PIL",),
     "rendition": ("PIL", "numpy", "simplejpeg"),
+    "converted": ("PIL", "numpy", "simplejpeg"),
 }
 
 

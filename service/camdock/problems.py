@@ -63,7 +63,8 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     meanings = {
         400: "The body cannot be read",
         401: "The token is missing or wrong",
-        404: "There is no such camera",
+        404: "There is nothing of that name",
+        416: "Nothing of that range is there",
         421: "The Host header names a host that is not served",
         422: "A parameter is not what it should be",
         429: "So many different ones at a time are not made; `detail` names those that are",

@@ -12,13 +12,14 @@ import pytest
 from fastapi.routing import APIRoute
 
 import camdock
-from camdock import api, errors, metrics, stream
+from camdock import api, captures_api, compat, errors, metrics, stream
 from camdock.backends import BACKENDS
+from camdock.captures import Captures
 from camdock.config import variables
 from camdock.errors import every_error
 from camdock.sender import Sender
 from camdock.source import KINDS
-from tests.unit.rig import camera_of, no_gate
+from tests.unit.rig import Painter, camera_of, no_gate
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "service" / "camdock"
@@ -55,9 +56,11 @@ def endpoints(folder: Path) -> set[str]:
         api.router(cameras, sender, abi, "1"),
         stream.router(cameras, sender),
         metrics.router(cameras, sender, abi, "1"),
+        captures_api.router(cameras, Captures(folder), Painter(), "JPG", 95),
+        compat.router(cameras, Captures(folder), "JPG", 95),
     )
     found = {route.path for router in routers for route in router.routes if isinstance(route, APIRoute)}
-    assert {"/", "/stream", "/snapshot", "/metrics", "/cameras/{name}/settings"} <= found
+    assert {"/", "/stream", "/snapshot", "/metrics", "/captures", "/capture", "/cameras/{name}/settings"} <= found
     return (found | {"/openapi.json"}) - UNDOCUMENTED
 
 
