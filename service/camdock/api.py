@@ -83,7 +83,7 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-Whole = Annotated[int, BeforeValidator(_whole)]
+Whole = Annotated[int | None, BeforeValidator(_whole)]
 
 
 class SettingsChange(BaseModel):
@@ -91,7 +91,7 @@ class SettingsChange(BaseModel):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"exposure_us": 20000, "gain": 2.0}]})
 
-    exposure_us: Whole | None = Field(
+    exposure_us: Whole = Field(
         None, ge=1, le=3_600_000_000, strict=True, description="microseconds; auto exposure goes off"
     )
     gain: float | None = Field(

@@ -42,7 +42,7 @@ class CaptureRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"exposure_us": 20000, "format": "PNG"}]})
 
-    exposure_us: Whole | None = Field(
+    exposure_us: Whole = Field(
         None, ge=1, le=3_600_000_000, strict=True, description="microseconds; auto exposure is off for this picture"
     )
     gain: float | None = Field(

@@ -32,7 +32,7 @@ class LabRequest(BaseModel):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"exposure": 50000, "gain": 2.0}]})
 
-    exposure: Whole | None = Field(None, strict=True, description="microseconds")
+    exposure: Whole = Field(None, strict=True, description="microseconds")
     gain: float | None = Field(None, strict=True, allow_inf_nan=False, description="linear factor, 1.0 = none")
 
     @property
