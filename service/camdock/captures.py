@@ -35,8 +35,8 @@ from camdock.frame import FORMATS, Still
 
 log = logging.getLogger("camdock")
 
-NAME = re.compile(r"capture_\d{8}_\d{6}_\d{3}\.(" + "|".join(ending for ending, _ in FORMATS.values()) + ")")
-_TEMPORARY = re.compile(rf"\.({NAME.pattern})\.tmp")
+NAME = re.compile(r"capture_\d{8}_\d{6}_\d{3}\.(" + "|".join(ending for ending, _ in FORMATS.values()) + ")", re.ASCII)
+_TEMPORARY = re.compile(rf"\.({NAME.pattern})\.tmp", re.ASCII)
 _MEDIA_TYPES = dict(FORMATS.values())
 SIDECAR = ".json"
 LARGEST_SIDECAR = 1 << 16

@@ -32,7 +32,7 @@ PAGE = 100  # captures, where nothing is said
 THUMBNAIL = 320  # pixels, where nothing is said
 # A capture never changes, and is for its owner: browsers keep it, proxies do not, and ask whether it is still there.
 KEPT = {"Cache-Control": "private, no-cache", "X-Content-Type-Options": PAGE_HEADERS["X-Content-Type-Options"]}
-_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _FILES = {media_type: _BINARY for _, media_type in FORMATS.values()}
 

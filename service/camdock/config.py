@@ -286,7 +286,7 @@ def _env_file() -> Path | None:
 
 
 def read_config() -> Config:
-    """The configuration from the environment, and from `.env` where that says nothing; raises ConfigInvalid with one line per mistake."""
+    """The configuration from the environment, then from `.env`; raises ConfigInvalid with one line per mistake."""
     try:
         return Config(_env_file=_env_file())
     except (OSError, UnicodeDecodeError) as error:

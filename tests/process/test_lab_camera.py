@@ -1,4 +1,4 @@
-"""The lab camera: the old client's calls replayed one by one, stills with settings of their own, drivers that fail at it."""
+"""The lab camera: the old client's calls, one by one; stills with settings of their own; drivers that fail at them."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_settings_that_are_put_are_in_force(
     assert types_of(answer.json()) == types_of(client.get("/settings").json())
     assert answer.json() == client.get("/settings").json()
     assert (answer.json()["exposure"], answer.json()["gain"]) == (exposure, gain)
-    assert '"exposure":%d,' % exposure in answer.text, "an integer column takes no 50000.0"
+    assert f'"exposure":{exposure},' in answer.text, "an integer column takes no 50000.0"
 
 
 @pytest.mark.parametrize(
