@@ -7,7 +7,7 @@ import io
 import json
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
@@ -38,6 +38,25 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     source = f"synthetic:?size=1280x1024&fps=60&format=YUV420&in_flight={IN_FLIGHT}&settle_frames={IN_FLIGHT}"
     with Service({"CAMDOCK_SOURCE": source}, folder, started_in=folder) as service:
         service.until_state("live")
+        yield service
+        assert "Traceback" not in service.log, service.log[-4000:]
+
+
+ODD = {
+    "late": "synthetic:?fps=60&in_flight=4",
+    "own": "synthetic:?size=320x240&fps=60&quality=31",
+    **{
+        fault: f"synthetic:?size=320x240&fps=60&in_flight=0&{fault}=1"
+        for fault in ("crash_still", "error_still", "hang_still")
+    },
+}
+
+
+@pytest.fixture(scope="module", params=["odd service"])
+def odd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """One service with a camera for every oddity."""
+    sources = " ".join(f"{name}={source}" for name, source in ODD.items())
+    with Service({"CAMDOCK_SOURCES": sources}, tmp_path_factory.mktemp("odd")) as service:
         yield service
         assert "Traceback" not in service.log, service.log[-4000:]
 
@@ -249,12 +268,11 @@ def test_live_pictures_go_on_behind_a_still_and_their_numbers_grow(lab: Service,
         assert exposure_of(pictures[-1].jpeg) == 3096
 
 
-def test_a_driver_with_pictures_in_flight_shows_why_they_are_thrown_away(start: StartService) -> None:
+def test_a_driver_with_pictures_in_flight_shows_why_they_are_thrown_away(odd: Service) -> None:
     """The same without `settle_frames`: what the tests above would not notice, this one does."""
-    service = start("synthetic:?size=640x480&fps=60&in_flight=4")
-    service.until_state("live")
-    taken = service.ask("POST", "/cameras/camera/captures", {"exposure_us": 50_000})
-    assert exposure_of(service.get(taken.headers["location"]).body) == 10_000
+    odd.until_state("live", "late")
+    taken = odd.ask("POST", "/cameras/late/captures", {"exposure_us": 50_000})
+    assert exposure_of(odd.get(taken.headers["location"]).body) == 10_000
 
 
 def test_captures_at_once_take_turns_and_each_has_its_own_exposure(client: httpx.Client, lab: Service) -> None:
@@ -275,9 +293,9 @@ def test_captures_at_once_take_turns_and_each_has_its_own_exposure(client: httpx
 # --- when it fails ----------------------------------------------------------------------------------------------------
 
 
-def in_force(service: Service) -> tuple[int, float]:
+def in_force(service: Service, name: str = "camera") -> tuple[int, float]:
     """Exposure and gain, as the device says."""
-    applied = service.camera()["settings"]["applied"]
+    applied = service.camera(name)["settings"]["applied"]
     return applied["exposure_us"], applied["gain"]
 
 
@@ -297,18 +315,17 @@ def test_a_caller_who_leaves_leaves_no_settings_behind(lab: Service, client: htt
     [("crash_still", "worker_died"), ("error_still", "source_failed"), ("hang_still", "source_stalled")],
 )
 def test_a_driver_that_fails_at_a_still_comes_back_with_the_settings_in_force(
-    start: StartService, fault: str, code: str
+    odd: Service, fault: str, code: str
 ) -> None:
-    service = start(f"synthetic:?size=320x240&fps=60&in_flight=0&{fault}=1")
-    service.until_state("live")
-    worker = service.worker().pid
+    odd.until_state("live", fault)
+    worker, count = odd.worker(fault).pid, odd.get("/captures").json()["count"]
     asked = {"exposure_us": 123_456, "gain": 3.0}
-    answer = service.ask("POST", "/cameras/camera/captures", asked, timeout_s=20)
+    answer = odd.ask("POST", f"/cameras/{fault}/captures", asked, timeout_s=20)
     assert (answer.status, answer.json()["code"]) == (503, code)
-    assert service.get("/captures").json()["count"] == 0
-    until(lambda: service.camera()["state"] == "live" and service.worker().pid != worker, 15, "it gives pictures again")
-    assert in_force(service) == (10_000, 1.0)
-    assert exposure_of(service.get("/snapshot?max_delay=0").body) == 10_000
+    assert odd.get("/captures").json()["count"] == count
+    until(lambda: odd.camera(fault)["state"] == "live" and odd.worker(fault).pid != worker, 15, "it is live again")
+    assert in_force(odd, fault) == (10_000, 1.0)
+    assert exposure_of(odd.get(f"/cameras/{fault}/snapshot?max_delay=0").body) == 10_000
 
 
 def test_an_override_that_the_camera_cannot_do_is_refused_with_its_limits(lab: Service, client: httpx.Client) -> None:
@@ -343,24 +360,23 @@ def test_a_resting_camera_is_woken_for_a_capture_and_rests_again(start: StartSer
 # --- formats ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_jpeg_of_the_camera_s_own_is_kept_byte_for_byte_and_converted_only_when_asked(start: StartService) -> None:
-    service = start("synthetic:?size=320x240&fps=60&quality=31")
-    tables = Image.open(io.BytesIO(service.get("/snapshot").body)).quantization  # type: ignore[attr-defined]
-    number = read_number(service.get("/snapshot").body)
-    own = service.ask("POST", "/cameras/camera/captures", {})
-    kept = service.get(own.headers["location"])
+def test_a_jpeg_of_the_camera_s_own_is_kept_byte_for_byte_and_converted_only_when_asked(odd: Service) -> None:
+    tables = Image.open(io.BytesIO(odd.get("/cameras/own/snapshot").body)).quantization  # type: ignore[attr-defined]
+    number = read_number(odd.get("/cameras/own/snapshot").body)
+    own = odd.ask("POST", "/cameras/own/captures", {})
+    kept = odd.get(own.headers["location"])
     assert Image.open(io.BytesIO(kept.body)).quantization == tables  # type: ignore[attr-defined]
     for wanted, media_type, ending in (("PNG", "image/png", "png"), ("TIFF", "image/tiff", "tiff")):
-        answer = service.ask("POST", "/cameras/camera/captures", {"format": wanted})
+        answer = odd.ask("POST", "/cameras/own/captures", {"format": wanted})
         assert answer.status == 201
         assert answer.json()["filename"].endswith(ending)
-        fetched = service.get(answer.headers["location"])
+        fetched = odd.get(answer.headers["location"])
         assert fetched.headers["content-type"] == media_type
         image = Image.open(io.BytesIO(fetched.body))
         assert (image.format, image.size) == (wanted, (320, 240))
         shown, number = number, read_number(_as_jpeg(image))
         assert number > shown
-        small = service.get(answer.headers["location"] + "/thumbnail?width=160")
+        small = odd.get(answer.headers["location"] + "/thumbnail?width=160")
         assert Image.open(io.BytesIO(small.body)).size == (160, 120)
 
 
@@ -368,3 +384,29 @@ def _as_jpeg(image: Image.Image) -> bytes:
     output = io.BytesIO()
     image.convert("RGB").save(output, "JPEG", quality=95)
     return output.getvalue()
+
+
+# --- a device that remembers ------------------------------------------------------------------------------------------
+
+
+def test_a_worker_killed_in_the_middle_of_a_still_leaves_no_settings_in_the_device(
+    start: StartService, fake_camera: Callable[..., dict[str, str]]
+) -> None:
+    """V4L2 controls outlive the process that set them: the next worker must bring them back."""
+    service = start("v4l2:/dev/video7?settle_frames=1000", **fake_camera())
+    service.until_state("live")
+    before, limits = in_force(service), service.camera()["settings"]["limits"]
+    other = limits["exposure_us"][0] if before[0] != limits["exposure_us"][0] else limits["exposure_us"][1]
+    worker = service.worker()
+    with ThreadPoolExecutor(1) as pool:
+        seq = service.camera()["seq"]
+        taking = pool.submit(
+            service.ask, "POST", "/cameras/camera/captures", {"exposure_us": other, "gain": limits["gain"][1]}
+        )
+        # Its live pictures stand still while it throws away what is on its way: the settings are in the device by now.
+        until(lambda: service.camera()["age_s"] > 0.3, 10, "the still has begun")
+        assert service.camera()["seq"] >= seq
+        worker.kill()
+        assert taking.result(20).json()["code"] == "worker_died"
+    until(lambda: service.camera()["state"] == "live" and service.worker().pid != worker.pid, 15, "it is live again")
+    assert in_force(service) == before
