@@ -1,4 +1,4 @@
-"""Captures while the service is killed, the disk fills and 20 ask at once; how 10,000 list; a client written for Node."""
+"""Captures while the service is killed, the disk fills, 20 ask at once; how 10,000 list; a client written for Node."""
 
 from __future__ import annotations
 
