@@ -94,7 +94,8 @@ LABEL org.opencontainers.image.title="Camdock" \
 # In a container 127.0.0.1 is the container itself. Whoever listens elsewhere sets CAMDOCK_TOKEN, or says
 # CAMDOCK_AUTH=off; without either nothing is started.
 ENV CAMDOCK_HOST=0.0.0.0 \
-    CAMDOCK_STATE_DIR=/var/lib/camdock/settings
+    CAMDOCK_STATE_DIR=/var/lib/camdock/settings \
+    CAMDOCK_CAPTURES_DIR=/var/lib/camdock/captures
 USER 10001:10001
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=15s --retries=3 \

@@ -21,7 +21,7 @@ from camdock.errors import CameraError, SourceStalled
 from camdock.frame import Frame
 from camdock.gate import Abi, AbiGate
 from camdock.problems import Problem, documented, problem_response
-from camdock.recipe import whole
+from camdock.recipe import WholeOrNone
 from camdock.rendition import AS_IT_IS, Wanted
 from camdock.sender import Sender
 from camdock.stream import CameraName, PixelsQuery, find, mjpeg_of
@@ -84,7 +84,7 @@ class SettingsChange(BaseModel):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"exposure_us": 20000, "gain": 2.0}]})
 
-    exposure_us: Annotated[int | None, BeforeValidator(whole)] = Field(
+    exposure_us: WholeOrNone = Field(
         None, ge=1, le=3_600_000_000, strict=True, description="microseconds; auto exposure goes off"
     )
     gain: float | None = Field(

@@ -11,13 +11,26 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
 
 import camdock
-from camdock import api, darkroom, images, login, metrics, problems, stream, websocket
+from camdock import (
+    api,
+    captures_api,
+    compat,
+    darkroom,
+    images,
+    login,
+    metrics,
+    problems,
+    stream,
+    websocket,
+)
 from camdock.attempts import Attempts
 from camdock.auth import Gate
 from camdock.bodies import BodyLimit
 from camdock.camera import Camera
+from camdock.captures import Captures
 from camdock.config import Config
 from camdock.credentials import Credentials
 from camdock.darkroom import Darkroom
@@ -25,7 +38,7 @@ from camdock.gate import AbiGate
 from camdock.guard import Guard
 from camdock.pixels import LOADS, Pixels
 from camdock.sender import Sender
-from camdock.settings import SettingsFile
+from camdock.settings import Settings, SettingsFile
 from camdock.source import KINDS
 
 DESCRIPTION = """Cameras as pictures over HTTP.
@@ -45,11 +58,12 @@ def build(config: Config) -> FastAPI:
     abi = AbiGate(names, guard, config.abi_cache_path, enabled=config.abi == "check")
     pixels = Pixels(guard, abi.admit)
     room = Darkroom(Pixels(guard, abi.admit, "uploads", darkroom.limits(config.upload_max_pixels)))
+    usual = Settings().changed(Settings(config.default_exposure_us, config.default_gain).given())
     cameras = {
         name: Camera(
             name,
             source,
-            SettingsFile(config.settings_path(name)),
+            SettingsFile(config.settings_path(name), usual),
             pixels,
             guard,
             functools.partial(abi.admit, loads[source.kind]),
@@ -58,12 +72,15 @@ def build(config: Config) -> FastAPI:
         )
         for name, source in config.cameras.items()
     }
+    captures = Captures(
+        config.captures_path, max_bytes=config.captures_max_bytes, max_age_days=config.captures_max_age_days
+    )
     sender = Sender(send_timeout_s=config.send_timeout_s)
     app = FastAPI(
         title="Camdock",
         version=camdock.__version__,
         description=DESCRIPTION,
-        lifespan=_running(cameras, sender, pixels, room, guard, abi),
+        lifespan=_running(cameras, captures, sender, pixels, room, guard, abi),
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -74,6 +91,9 @@ def build(config: Config) -> FastAPI:
     app.include_router(
         images.router(cameras, room, most_bytes=config.upload_max_bytes, most_pixels=config.upload_max_pixels)
     )
+    kept_as = config.image_format, config.image_quality
+    app.include_router(compat.router(cameras, captures, *kept_as))  # /captures/list is no capture's name: it goes first
+    app.include_router(captures_api.router(cameras, captures, pixels, *kept_as))
     app.include_router(metrics.router(cameras, sender, abi, camdock.__version__, config.settings_path("").parent))
     attempts = Attempts()
     app.include_router(login.router(Credentials(config), attempts))
@@ -81,22 +101,40 @@ def build(config: Config) -> FastAPI:
     problems.install(app)
     app.add_middleware(BodyLimit, uploads=(images.PATH,))
     app.add_middleware(Gate, config=config, attempts=attempts)  # the last one added is asked first
+    if config.allowed_origins:
+        # In front of the gate: a preflight carries no token, and a page must be able to read that one is needed. It
+        # only adds to the head of an answer, so a stream keeps its socket.
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=config.allowed_origins,
+            allow_methods=("GET", "POST", "PUT", "DELETE"),
+            allow_headers=("Authorization", "Content-Type", "Range", "If-None-Match", "If-Range"),
+            expose_headers=("ETag", "Content-Range", "Location", "Retry-After", "X-Seq", "X-Timestamp"),
+        )
     return app
 
 
 def _running(
-    cameras: dict[str, Camera], sender: Sender, pixels: Pixels, room: Darkroom, guard: Guard, abi: AbiGate
+    cameras: dict[str, Camera],
+    captures: Captures,
+    sender: Sender,
+    pixels: Pixels,
+    room: Darkroom,
+    guard: Guard,
+    abi: AbiGate,
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         abi.start()
         sender.start()
+        captures.start()
         for camera in cameras.values():
             camera.start()
         try:
             yield
         finally:
             await sender.stop()
+            await captures.stop()
             await asyncio.gather(*(camera.stop() for camera in cameras.values()), pixels.stop(), room.stop())
             await abi.stop()
             guard.stop()

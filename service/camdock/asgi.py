@@ -76,6 +76,6 @@ try:
 except ConfigInvalid as error:
     print(f"camdock: {error}\n\n`camdock --help` lists every source and variable.", file=sys.stderr)
     sys.exit(GUNICORN_GIVES_UP)
-logging.config.dictConfig(log_settings(_config.log_level))
+logging.config.dictConfig(log_settings(_config.level))
 Systemd.take(os.environ)  # that server speaks for itself; no child of ours does
 app = OnlyProcess(build(_config), _config.cameras.values())

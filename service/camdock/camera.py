@@ -21,7 +21,7 @@ from camdock import wire
 from camdock.broadcast import Broadcast, Subscriber
 from camdock.child import Child
 from camdock.errors import CameraError, DriverMissing, SourceDenied, SourceMissing, SourceStalled, from_code
-from camdock.frame import Frame
+from camdock.frame import Frame, Still
 from camdock.guard import Guard
 from camdock.notices import NOTICE_EVERY_S, Notices, Painter, Why
 from camdock.rendition import Maker, Renditions
@@ -38,6 +38,7 @@ UNPROMISED_DEADLINE_S = 5.0  # where nobody says how fast pictures come: another
 DEADLINE_FRAMES = 5
 APPLY_WITHIN_S = 3.0
 REST_WITHIN_S = 3.0
+ENCODE_WITHIN_S = {"JPG": 2.0, "PNG": 15.0, "TIFF": 15.0}  # of a large picture, on a small machine
 
 
 class State(StrEnum):
@@ -137,6 +138,8 @@ class _Session:
 
     awaited  what it owes, for people; empty means its next picture
     wanted   the settings that were last sent to it; None: it may have others
+    settle_frames  pictures that it throws away before a still with settings of its own
+    still_s  longer than else it may take to its next picture, because of a still
     """
 
     worker: Child
@@ -147,6 +150,8 @@ class _Session:
     wanted: Settings | None = None
     exposure_s: float = 0.0
     interval_s: float = 0.0
+    settle_frames: int = 0
+    still_s: float = 0.0
     drops: Counter[str] = field(default_factory=Counter)
 
     def expect(self, within_s: float, awaited: str = "") -> None:
@@ -199,10 +204,13 @@ class Camera:
         self._session: _Session | None = None
         self._last_captured_ns: int | None = None
         self._answers: dict[int, asyncio.Future[Message]] = {}
+        self._ordering = asyncio.Lock()  # one order with an answer at a time: stills take turns
+        self._undo: Settings | None = None  # what brings a device back that was left with a still's own settings
         self._order_ids = itertools.count(1)
         self._moved = asyncio.Event()  # what demand depends on
         self._turned = asyncio.Event()  # set by the next change of state, and replaced
         self.broadcast.on_demand(self._moved.set)
+        self._pixels = pixels
         self._notices = Notices(self.broadcast, pixels, self._why, self._publish_notice)
         self.renditions = Renditions(name, self.broadcast, pixels)
         self._tasks: list[asyncio.Task[None]] = []
@@ -262,6 +270,11 @@ class Camera:
                     await worker.watch()
                 except TimeoutError:
                     raise self._stalled(session) from None
+        except CameraError as error:
+            for future in self._answers.values():
+                if not future.done():
+                    future.set_exception(error)
+            raise
         finally:
             self._session = None
             self._drops += session.drops
@@ -272,8 +285,9 @@ class Camera:
 
     async def _order_start(self, session: _Session) -> None:
         session.wanted = self._wanted
+        wanted = self._undo.changed(self._wanted.given()) if self._undo else self._wanted
         start = {"source": self._resolved or self.source.text, "first_seq": self._seq + 1}
-        await session.worker.send(wire.pack(Kind.START, start | {"wanted": self._wanted.given()}))
+        await session.worker.send(wire.pack(Kind.START, start | {"wanted": wanted.given()}))
 
     def _stalled(self, session: _Session) -> SourceStalled:
         waited_s = time.monotonic() - session.waiting_since
@@ -322,6 +336,8 @@ class Camera:
                 self._on_rested(session)
             case Kind.APPLIED:
                 self._on_applied(session, message)
+            case Kind.TAKEN:
+                self._on_taken(session, message)
             case Kind.FAILED:
                 meta = message.meta
                 raise from_code(
@@ -336,6 +352,8 @@ class Camera:
         self._fps_promised = float(meta["fps"])
         self._limits = Limits.of(meta["limits"])
         self._note_applied(session, meta["applied"])
+        self._undo = None
+        session.settle_frames = int(meta["settle_frames"])
         self._shown_source = str(meta["source"])
         if self.source.kind == "auto":
             if self._shown_source.startswith("synthetic:"):
@@ -384,14 +402,31 @@ class Camera:
         """The longest wait for a picture: 5 frame times and the exposure, at least 1 s."""
         promised_s = 1 / self._fps_promised if self._fps_promised else 0.0
         shortest_s = SHORTEST_DEADLINE_S if self._fps_promised else UNPROMISED_DEADLINE_S
-        return max(shortest_s, DEADLINE_FRAMES * max(session.interval_s, promised_s) + session.exposure_s)
+        frames_s = DEADLINE_FRAMES * max(session.interval_s, promised_s)
+        return max(shortest_s, frames_s + session.exposure_s) + session.still_s
 
     def _on_applied(self, session: _Session, message: Message) -> None:
         if "applied" in message.meta:
             self._limits = Limits.of(message.meta["limits"])
             self._note_applied(session, message.meta["applied"])
+        self._answer(message)
+
+    def _answer(self, message: Message) -> None:
         if (future := self._answers.pop(message.meta["id"], None)) and not future.done():
             future.set_result(message)
+
+    def _on_taken(self, session: _Session, message: Message) -> None:
+        meta, pictures = message.meta, int(message.meta["pictures"])
+        self._seq += pictures
+        self._frames += pictures
+        self._undo = None
+        if "captured_ns" in meta:
+            self._last_captured_ns = int(meta["captured_ns"])
+        # Once more the long wait: the next picture may have been begun with the still's exposure.
+        session.expect(self._deadline_s(session))
+        if set(self._answers) <= {meta["id"]}:
+            session.still_s = 0.0
+        self._answer(Message(message.kind, {**meta, "seq": self._seq}, bytes(message.blob)))
 
     def _note_applied(self, session: _Session, applied: Mapping[str, Any]) -> None:
         self._applied = Settings(**applied)
@@ -558,15 +593,31 @@ class Camera:
         if self._state is not State.LIVE or session is None or session.rest is not Rest.NOT:
             await self._keep(wanted)
             return wanted
+        async with self._ordering:
+            if self._session is not session:
+                raise SourceStalled(f"{self.name}: the driver process ended meanwhile", "try again")
+            await self._ask(session, Kind.APPLY, {"wanted": asdict(wanted)}, APPLY_WITHIN_S)
+        session.wanted = wanted
+        await self._keep(wanted)
+        return self._applied
+
+    async def _keep(self, wanted: Settings) -> None:
+        self._wanted = wanted
+        await asyncio.to_thread(self._settings_file.save, wanted)
+
+    async def _ask(
+        self, session: _Session, kind: Kind, meta: Mapping[str, Any], within_s: float | None = None
+    ) -> Message:
+        """An order and its answer. Raises what the answer says, what its worker ended of, SourceStalled."""
         order = next(self._order_ids)
         future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         self._answers[order] = future
         try:
-            async with asyncio.timeout(APPLY_WITHIN_S):
-                await session.worker.send(wire.pack(Kind.APPLY, {"id": order, "wanted": asdict(wanted)}))
+            async with asyncio.timeout(within_s):
+                await session.worker.send(wire.pack(kind, {"id": order, **meta}))
                 answer = await asyncio.shield(future)
         except TimeoutError:
-            raise SourceStalled(f"{self.name}: the driver did not answer within {APPLY_WITHIN_S:.0f} s") from None
+            raise SourceStalled(f"{self.name}: the driver did not answer within {within_s:.0f} s") from None
         except asyncio.CancelledError:
             if future.cancelled():
                 raise SourceStalled(f"{self.name}: the driver process ended meanwhile", "try again") from None
@@ -575,10 +626,59 @@ class Camera:
             self._answers.pop(order, None)
         if error := answer.meta.get("error"):
             raise from_code(error["code"], self.source.scrub(error["message"]), error["hint"])
-        session.wanted = wanted
-        await self._keep(wanted)
-        return self._applied
+        return answer
 
-    async def _keep(self, wanted: Settings) -> None:
-        self._wanted = wanted
-        await asyncio.to_thread(self._settings_file.save, wanted)
+    async def still(self, overrides: Settings | None = None, *, still_format: str = "JPG", quality: int = 95) -> Still:
+        """One picture at full quality, taken from now on. Wakes a resting camera; stills of one camera take turns.
+
+        overrides     settings for this picture alone: those in force come back, whatever happens
+        still_format  JPG, PNG or TIFF; a JPEG that the camera makes itself is kept as it is
+        quality       1 to 100, for a JPG that the camera does not make itself
+        raises        SettingUnsupported, SettingOutOfRange; the camera's error; SourceStalled when it hangs over it
+        """
+        wanted = overrides or Settings()
+        with self.broadcast.subscribe(feed=True):
+            async with self._ordering:
+                session = await self._awake()
+                self._limits.check(wanted.given(), self.name)
+                if wanted != Settings():
+                    self._undo = self._applied.undoing(wanted)
+                exposure_s = max(session.exposure_s, (wanted.exposure_us or 0) / 1e6)
+                picture_s = max(session.interval_s, exposure_s)
+                session.still_s = (session.settle_frames + 2) * picture_s + ENCODE_WITHIN_S[still_format]
+                session.expect(self._deadline_s(session), "to take a still")
+                meta = {"overrides": wanted.given(), "format": still_format, "quality": quality}
+                answer = await self._ask(session, Kind.STILL, meta)
+        taken = answer.meta
+        data, made = bytes(answer.blob), str(taken["format"])
+        if made != still_format:
+            data = await self._pixels.run(
+                "converted", {"format": still_format}, data, within_s=ENCODE_WITHIN_S[still_format]
+            )
+        now_ns = time.monotonic_ns()
+        return Still(
+            data=data,
+            format=still_format,
+            size=(taken["size"][0], taken["size"][1]),
+            seq=taken["seq"],
+            captured_at=time.time() - (now_ns - int(taken["captured_ns"])) / 1e9,
+            settings=Settings(**taken["settings"]),
+            camera=self.name,
+            source=self._shown_source,
+            device=self._device,
+        )
+
+    async def _awake(self) -> _Session:
+        """The worker of this camera, giving pictures. Raises why there are none, or SourceStalled."""
+        within_s = self.opens_within_s
+        try:
+            async with asyncio.timeout(within_s):
+                while True:
+                    session = self._session
+                    if session is not None and session.rest is Rest.NOT and self._state is State.LIVE:
+                        return session
+                    if (error := self.unavailable()) and not self.is_coming:
+                        raise error
+                    await self.broadcast.published()
+        except TimeoutError:
+            raise SourceStalled(f"{self.name}: no new picture within {within_s:.0f} s", "try again") from None

@@ -1,4 +1,4 @@
-"""Config: every environment variable, its default, its unit. Read once at start, frozen.
+"""Config: every environment variable, its default, its unit; from `.env` too. Read once at start, frozen.
 
 Runs in: the API process.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,11 +71,6 @@ class Config(BaseSettings):
         "any; on loopback the loopback names, elsewhere any",
         examples=["camera.example.org,localhost"],
     )  # fmt: skip
-    allowed_origins: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), validation_alias=AliasChoices("CAMDOCK_ALLOWED_ORIGINS", "ALLOWED_ORIGINS"),
-        description="other websites whose pages may change something here, with commas between",
-        examples=["https://lab.example.org,http://localhost:5173"],
-    )  # fmt: skip
     trusted_proxies: Annotated[tuple[Network, ...], NoDecode] = Field(
         (), description="addresses and networks of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed",
         examples=["127.0.0.1,10.0.0.0/8"],
@@ -87,6 +83,39 @@ class Config(BaseSettings):
     state_dir: Path | None = Field(
         None, description="folder that keeps the wanted settings of every camera; empty: $XDG_STATE_HOME/camdock"
     )
+    captures_dir: Path | None = Field(
+        None, validation_alias=AliasChoices("CAMDOCK_CAPTURES_DIR", "IMAGE_SAVE_PATH"),
+        description="folder that keeps captures; empty: `captures` in the state folder",
+    )  # fmt: skip
+    captures_max_bytes: int = Field(
+        0, ge=0, description="bytes that captures may take before the oldest are deleted; 0 = never"
+    )
+    captures_max_age_days: float = Field(
+        0.0, ge=0, le=36500, description="days after which captures are deleted; 0 = never"
+    )
+    image_format: Literal["JPG", "PNG", "TIFF"] = Field(
+        "JPG", validation_alias=AliasChoices("CAMDOCK_IMAGE_FORMAT", "IMAGE_FORMAT"),
+        description="what captures are saved as; a JPEG that the camera makes itself is kept as it is for JPG",
+    )  # fmt: skip
+    image_quality: int = Field(
+        95, ge=1, le=100, validation_alias=AliasChoices("CAMDOCK_IMAGE_QUALITY", "IMAGE_QUALITY"),
+        description="JPEG quality of captures that the camera does not encode itself",
+    )  # fmt: skip
+    default_exposure_us: int | None = Field(
+        None, ge=1, le=3_600_000_000,
+        validation_alias=AliasChoices("CAMDOCK_DEFAULT_EXPOSURE_US", "DEFAULT_EXPOSURE"),
+        description="exposure in microseconds of a camera whose settings were never changed here",
+    )  # fmt: skip
+    default_gain: float | None = Field(
+        None, ge=0, le=10_000, allow_inf_nan=False,
+        validation_alias=AliasChoices("CAMDOCK_DEFAULT_GAIN", "DEFAULT_GAIN"),
+        description="gain of such a camera as a linear factor, 1.0 = none",
+    )  # fmt: skip
+    allowed_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), validation_alias=AliasChoices("CAMDOCK_ALLOWED_ORIGINS", "ALLOWED_ORIGINS"),
+        description="other websites whose pages may call the API (CORS) and change something here, with commas between, `*` for any",
+        examples=["http://localhost:5173,https://lab.example.org"],
+    )  # fmt: skip
     linger_s: float = Field(
         10.0, ge=0, le=86400,
         description="seconds after which a camera that nobody looks at is given back, until somebody does; 0 = never",
@@ -110,8 +139,12 @@ class Config(BaseSettings):
         None, description="file that keeps what the check found; empty: $XDG_CACHE_HOME/camdock/abi.json"
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="how much is logged")
+    debug: bool = Field(
+        False, validation_alias=AliasChoices("CAMDOCK_DEBUG", "DEBUG"),
+        description="true: CAMDOCK_LOG_LEVEL is debug where it is not set",
+    )  # fmt: skip
 
-    @field_validator("allowed_hosts", "allowed_origins", mode="before")
+    @field_validator("allowed_hosts", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return _parts(value) if isinstance(value, str) else value
@@ -123,6 +156,37 @@ class Config(BaseSettings):
             return tuple(map(ipaddress.ip_network, _parts(value))) if isinstance(value, str) else value
         except ValueError as error:
             raise ValueError(f"{error}; give addresses or networks with commas between, like 10.0.0.0/8") from None
+
+    @field_validator("allowed_origins", mode="before")
+    @classmethod
+    def _origins(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        origins = tuple(part.rstrip("/") for part in _parts(value))
+        for origin in origins:
+            if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s?#@]+", origin):
+                raise ValueError(f"{origin!r} is no origin; http://localhost:5173 would be one, without a path")
+        return origins
+
+    @field_validator("image_format", mode="before")
+    @classmethod
+    def _format(cls, value: object) -> object:
+        name = value.strip().lstrip(".").upper() if isinstance(value, str) else value
+        return {"JPEG": "JPG", "TIF": "TIFF"}.get(str(name), name)
+
+    @field_validator("default_exposure_us", mode="before")
+    @classmethod
+    def _rounded(cls, value: object) -> object:
+        try:
+            return round(float(value)) if isinstance(value, str) else value  # 100000.0, as the lab camera had it
+        except (ValueError, OverflowError):
+            return value
+
+    @field_validator("debug", mode="before")
+    @classmethod
+    def _is_debug(cls, value: object) -> object:
+        # Whatever else DEBUG means to other programs is nothing to us.
+        return value.strip().lower() in ("1", "true", "yes", "on") if isinstance(value, str) else value
 
     @field_validator("log_level", "auth", "abi", mode="before")
     @classmethod
@@ -221,6 +285,16 @@ class Config(BaseSettings):
         return (self.state_dir or _own_folder("XDG_STATE_HOME", "~/.local/state")) / f"{camera}.json"
 
     @property
+    def captures_path(self) -> Path:
+        """Where captures are kept, as an absolute path: answers name it."""
+        return (self.captures_dir or self.settings_path("").parent / "captures").absolute()
+
+    @property
+    def level(self) -> str:
+        """How much is logged."""
+        return "debug" if self.debug and "log_level" not in self.model_fields_set else self.log_level
+
+    @property
     def abi_cache_path(self) -> Path | None:
         """Where the answers of the check at start are kept; None for a user without a home."""
         try:
@@ -266,10 +340,20 @@ def _own_folder(variable: str, otherwise: str) -> Path:
     return Path(os.environ.get(variable) or Path(otherwise).expanduser()) / "camdock"
 
 
-def read_config() -> Config:
-    """The configuration from the environment; raises ConfigInvalid with one line per mistake."""
+def _env_file() -> Path | None:
+    """The file `.env` of the folder that the service was started in, if there is one."""
     try:
-        return Config()
+        return Path(".env") if Path(".env").exists() else None
+    except PermissionError:  # a folder that may not even be looked into
+        return None
+
+
+def read_config() -> Config:
+    """The configuration from the environment, then from `.env`; raises ConfigInvalid with one line per mistake."""
+    try:
+        return Config(_env_file=_env_file())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigInvalid(f".env in {Path.cwd()} cannot be read: {error}") from None
     except ValidationError as error:
         lines = []
         for mistake in error.errors():

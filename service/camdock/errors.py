@@ -13,6 +13,7 @@ CameraError                 code                    HTTP  retry
 │   └── DriverMissing       driver_missing                no    library absent, or does not load (ABI)
 ├── SettingUnsupported      setting_unsupported     422
 ├── SettingOutOfRange       setting_out_of_range    422         carries the limits
+├── CaptureMissing      capture_missing         404         no capture of that name
 ├── ImageUnreadable         image_unreadable        422
 ├── OperationImpossible     operation_impossible    422         fits no such picture: a crop outside of it
 ├── PictureTookTooLong      picture_took_too_long   504         work on a picture that somebody sent
@@ -122,6 +123,14 @@ class SettingOutOfRange(CameraError):
     code = "setting_out_of_range"
     http_status = 422
     summary = "Setting out of range"
+
+
+class CaptureMissing(CameraError):
+    """There is no capture of that name, or no metadata beside it."""
+
+    code = "capture_missing"
+    http_status = 404
+    summary = "No such capture"
 
 
 class ImageUnreadable(CameraError):

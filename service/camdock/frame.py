@@ -1,13 +1,15 @@
-"""Picture (what a driver gave) and Frame (one numbered JPEG for looking at), and JPEG's outer form.
+"""Picture (what a driver gave), Frame (one numbered JPEG for looking at), Still (one for keeping), JPEG's outer form.
 
-Runs in: Picture in the worker, Frame in the API process. Needs nothing but the standard library.
+Runs in: Picture in the worker, Frame and Still in the API process. Needs nothing but the standard library.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from camdock.settings import Settings
 
 BOUNDARY = b"boundarydonotcross"  # mjpg-streamer's; some clients of that age know no other
 DELIMITER = b"--" + BOUNDARY + b"\r\n"
@@ -93,6 +95,38 @@ class Frame:
         if size < 1 << 16:
             return b"\x82\x7e" + size.to_bytes(2, "big"), jpeg
         return b"\x82\x7f" + size.to_bytes(8, "big"), jpeg
+
+
+# What a still may be: the word for it in settings and answers -> the end of its file's name, its media type.
+FORMATS: Mapping[str, tuple[str, str]] = {
+    "JPG": ("jpg", "image/jpeg"),
+    "PNG": ("png", "image/png"),
+    "TIFF": ("tiff", "image/tiff"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Still:
+    """One picture at full quality, for keeping.
+
+    data         the encoded bytes
+    format       a key of FORMATS
+    size         (width, height)
+    seq          its number among the camera's frames
+    captured_at  Unix seconds of the capture
+    settings     what was in force when it was taken
+    camera, source, device  by name, as configured without credentials, and in words
+    """
+
+    data: bytes
+    format: str
+    size: tuple[int, int]
+    seq: int
+    captured_at: float
+    settings: Settings
+    camera: str
+    source: str
+    device: str
 
 
 # ITU-T T.81 tables K.3 to K.6, as one DHT segment. Motion JPEG leaves them out ("abbreviated format"), decoders want

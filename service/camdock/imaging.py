@@ -31,8 +31,11 @@ def fitted(size: tuple[int, int], width: int | None, height: int | None) -> tupl
 def rendition(jpeg: bytes, width: int | None, height: int | None, quality: int) -> bytes:
     """The picture of a JPEG inside a box of width x height pixels, at another quality.
 
-    raises  ValueError when it is no JPEG that can be decoded, or has more than a hundred million pixels
+    jpeg    a JPEG; or a PNG or TIFF, which take longer
+    raises  ValueError when it cannot be decoded, or has more than a hundred million pixels
     """
+    if not jpeg.startswith(b"\xff\xd8"):
+        return _small(_open(jpeg), width, height, quality)
     size = jpeg_size(jpeg)
     if size is None or not all(size) or size[0] * size[1] > MOST_PIXELS:
         raise ValueError("no JPEG, or one that is too large" if size is None or all(size) else "a JPEG without a size")
@@ -44,6 +47,66 @@ def rendition(jpeg: bytes, width: int | None, height: int | None, quality: int) 
     if (pixels.shape[1], pixels.shape[0]) != to:
         pixels = np.asarray(Image.fromarray(pixels).resize(to, Image.Resampling.BILINEAR))
     return bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), quality, "RGB", "420", fastdct=True))
+
+
+def _open(data: bytes) -> Image.Image:
+    """A JPEG, PNG or TIFF, decoded to RGB or grey. Raises ValueError."""
+    try:
+        image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "TIFF"))
+        if image.width * image.height > MOST_PIXELS:
+            raise ValueError("a picture that is too large")
+        return image if image.mode in ("RGB", "L") else image.convert("RGB")
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # a file that is cut; a broken PNG
+        raise ValueError("no picture that can be decoded") from error
+
+
+def _small(image: Image.Image, width: int | None, height: int | None, quality: int) -> bytes:
+    output = io.BytesIO()
+    try:
+        to = fitted(image.size, width, height)
+        image.convert("RGB").resize(to, Image.Resampling.BILINEAR).save(output, "JPEG", quality=quality)
+    except (OSError, SyntaxError) as error:  # its pixels are decoded only here
+        raise ValueError("no picture that can be decoded") from error
+    return output.getvalue()
+
+
+def converted(data: bytes, still_format: str) -> bytes:
+    """A camera's own JPEG as a PNG or TIFF. Raises ValueError."""
+    return _lossless(_open(data), still_format)
+
+
+def _lossless(image: Image.Image, still_format: str) -> bytes:
+    output = io.BytesIO()
+    options = {"compression": "tiff_deflate"} if still_format == "TIFF" else {"compress_level": 3}
+    try:
+        image.save(output, still_format, **options)
+    except (OSError, SyntaxError) as error:  # its pixels are decoded only here
+        raise ValueError("no picture that can be decoded") from error
+    return output.getvalue()
+
+
+def encode_still(picture: Picture, still_format: str, quality: int) -> bytes:
+    """The picture at full quality: pixels as they are, chroma as fine as they have it, the exact transform.
+
+    picture       planes or rgb, as in `encode_jpeg`; one that the camera encoded is kept as it is
+    still_format  JPG, PNG or TIFF
+    quality       1 to 100, for JPG
+    """
+    if picture.jpeg is not None:
+        return picture.jpeg
+    if still_format == "JPG":
+        if picture.planes:
+            y, u, v = picture.planes if len(picture.planes) == 3 else (picture.planes[0], None, None)
+            return bytes(simplejpeg.encode_jpeg_yuv_planes(y, u, v, quality, fastdct=False))
+        return bytes(simplejpeg.encode_jpeg(picture.rgb, quality, picture.order, "444", fastdct=False))
+    if picture.planes:
+        y, *chroma = map(Image.fromarray, picture.planes)
+        if not chroma:
+            return _lossless(y, still_format)
+        full = [plane.resize(picture.size, Image.Resampling.BILINEAR) for plane in chroma]
+        return _lossless(Image.merge("YCbCr", [y, *full]).convert("RGB"), still_format)
+    array = picture.rgb if picture.order == "RGB" else np.ascontiguousarray(picture.rgb[..., ::-1])
+    return _lossless(Image.fromarray(array), still_format)
 
 
 def encode_jpeg(picture: Picture, quality: int) -> bytes:

@@ -26,6 +26,7 @@ LOADS: Mapping[str, tuple[str, ...]] = {
     "notice": ("PIL",),
     "process": ("PIL", "numpy", "simplejpeg"),
     "rendition": ("PIL", "numpy", "simplejpeg"),
+    "converted": ("PIL", "numpy", "simplejpeg"),
 }
 
 

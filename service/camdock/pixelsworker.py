@@ -54,11 +54,18 @@ def _rendition(arguments: dict[str, Any], picture: bytes) -> bytes:
     return imaging.rendition(picture, arguments["width"], arguments["height"], arguments["quality"])
 
 
+def _converted(arguments: dict[str, Any], picture: bytes) -> bytes:
+    from camdock import imaging
+
+    return imaging.converted(picture, arguments["format"])
+
+
 OPERATIONS: dict[str, Callable[[dict[str, Any], bytes], bytes]] = {
     "load": _load,
     "notice": _notice,
     "process": _process,
     "rendition": _rendition,
+    "converted": _converted,
 }
 
 

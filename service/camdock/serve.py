@@ -134,7 +134,7 @@ def _serve(config: Config, listener: socket.socket) -> int:
     from camdock.server import DoorProtocol, Server
     from camdock.systemd import Systemd, summary
 
-    logging.config.dictConfig(log_settings(config.log_level))
+    logging.config.dictConfig(log_settings(config.level))
     # Every viewer is a file descriptor, and many systems begin with a limit of 1024.
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 65536)), hard))

@@ -43,6 +43,16 @@ class Settings:
         """Only the values that are set."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
+    def undoing(self, overrides: Settings) -> Settings:
+        """What brings these, which are in force, back once `overrides` were applied on top."""
+        names = set(overrides.given())
+        back: dict[str, Any] = {"gain": self.gain} if "gain" in names else {}
+        if names & {"exposure_us", "auto_exposure"}:
+            # A camera that chose by itself goes on doing so; what it had chosen is no wish of anybody.
+            back["auto_exposure"] = self.auto_exposure
+            back["exposure_us"] = None if self.auto_exposure else self.exposure_us
+        return Settings(**back)
+
 
 SETTING_NAMES = tuple(field.name for field in fields(Settings))
 
@@ -86,15 +96,16 @@ class Limits:
 class SettingsFile:
     """The wanted settings of one camera, kept over restarts of the service."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, default: Settings | None = None) -> None:
         self.path = path
+        self._default = default or Settings()
 
     def load(self) -> Settings:
-        """What was kept; plain Settings when there is no file. Raises ValueError when the file cannot be used."""
+        """What was kept; the default when there is no file. Raises ValueError when the file cannot be used."""
         try:
             raw = json.loads(self.path.read_text("utf-8"))
         except FileNotFoundError:
-            return Settings()
+            return self._default
         except (OSError, ValueError) as error:
             raise ValueError(
                 f"{self.path} cannot be read: {error}; delete it to start from the camera's own settings"

@@ -106,6 +106,10 @@ _FPS = Option(_number(0.01, 1000, "frames per second"), "frames per second")
 _QUALITY = Option(_whole(1, 100, "JPEG quality"), "JPEG quality for pictures that the camera does not encode; 80")
 _EXPOSURE = Option(_whole(1, 3_600_000_000, "microseconds"), "exposure time in microseconds; turns auto exposure off")
 _GAIN = Option(_number(0, 10_000, "times"), "gain as a linear factor, 1.0 = none")
+_SETTLE = Option(
+    _whole(0, 1000, "pictures"),
+    "pictures thrown away before a still, when the camera was just opened or its settings were just changed",
+)
 _AFTER = Option(_whole(1, 10**9, "frames"), "")
 
 
@@ -120,7 +124,7 @@ KINDS: dict[str, Kind] = {
         "auto",
         "the first camera of this machine; without one a test card that says so, until a camera appears",
         "",
-        {"size": _SIZE, "fps": _FPS},
+        {"size": _SIZE, "fps": _FPS, "settle_frames": _SETTLE},
         ("linuxpy", *_IMAGING),
         needs_target=False,
     ),
@@ -133,6 +137,7 @@ KINDS: dict[str, Kind] = {
             "fps": _FPS,
             "format": Option(_one_of("JPEG", "YUV420", "RGB"), "what the make-believe camera delivers; JPEG"),
             "quality": _QUALITY,
+            "settle_frames": _SETTLE,
             "label": Option(_text, "a line of text on the card"),
             "hang_after": _after("it hangs for ever: SIGTERM blocked, GIL held"),
             "crash_after": _after("SIGSEGV"),
@@ -142,6 +147,13 @@ KINDS: dict[str, Kind] = {
             "stall_after": _after("no more frames, though the driver still answers"),
             "stop_after": _after("SIGSTOP"),
             "kill_after": _after("SIGKILL"),
+            "in_flight": Option(
+                _whole(0, 100, "pictures"),
+                "fault: settings show so many pictures late; the exposure of each is drawn in below its bars",
+            ),
+            "hang_still": Option(_yes, "fault: a still hangs for ever"),
+            "crash_still": Option(_yes, "fault: a still ends in SIGSEGV"),
+            "error_still": Option(_yes, "fault: a still ends in an orderly error"),
             "hang_open": Option(_yes, "fault: opening hangs for ever"),
             "busy": Option(_yes, "fault: another process holds it"),
             "denied": Option(_yes, "fault: no permission"),
@@ -167,6 +179,7 @@ KINDS: dict[str, Kind] = {
             "quality": _QUALITY,
             "exposure_us": _EXPOSURE,
             "gain": _GAIN,
+            "settle_frames": _SETTLE,
         },
         ("linuxpy", *_IMAGING),
         extra="v4l2",
@@ -179,6 +192,7 @@ KINDS: dict[str, Kind] = {
             "size": _SIZE,
             "fps": _FPS,
             "quality": _QUALITY,
+            "settle_frames": _SETTLE,
             "backend": Option(_one_of("auto", "v4l2", "ffmpeg", "gstreamer"), "OpenCV's video back end; auto"),
         },
         ("cv2", *_IMAGING),
@@ -190,6 +204,7 @@ KINDS: dict[str, Kind] = {
         "an http:// or https:// address",
         {
             "fps": Option(_FPS.parse, "take at most so many pictures per second"),
+            "settle_frames": _SETTLE,
             "token": Option(_text, "sent as `Authorization: Bearer`"),
         },
         ("requests", "urllib3"),  # its pictures are passed on as they come: no NumPy

@@ -2,7 +2,7 @@
 
 Runs in: both ends. Plain functions on bytes: the reading and writing is the owners' business.
 
-    header   magic "CDw2", kind, length of meta, length of blob     little endian, 16 bytes
+    header   magic "CDw3", kind, length of meta, length of blob     little endian, 16 bytes
     meta     JSON
     blob     bytes: a JPEG, mostly
 
@@ -16,6 +16,9 @@ Runs in: both ends. Plain functions on bytes: the reading and writing is the own
     RESTED    Worker._rest          Camera._on_rested     - (from here on the device is free); -
     APPLY     Camera.apply          Worker.on_apply       id, wanted; -
     APPLIED   Worker.on_apply       Camera._on_applied    id, applied or error, limits; -
+    STILL     Camera.still          Worker.on_still       id, overrides, format, quality; -
+    TAKEN     Worker.on_still       Camera._on_taken      id, pictures read for it; captured_ns, size, format, settings
+                                                          or error; the still, encoded
     FAILED    worker.main           Camera._dispatch      code, message, hint; -
     RUN       Pixels.run            pixelsworker.main     operation, arguments; input
     DONE      pixelsworker.main     Pixels._on_message    error, code, hint; output (HELLO comes first here too)
@@ -31,7 +34,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
 
-VERSION = 2
+VERSION = 3
 _HEADER = struct.Struct("<4sIII")
 _MAGIC = b"CDw%d" % VERSION
 PIPE_BYTES = 1 << 20  # the most an ordinary user may ask for: a whole frame fits, the worker never waits in the middle
@@ -54,6 +57,8 @@ class Kind(IntEnum):
     DONE = 10
     REST = 11
     RESTED = 12
+    STILL = 13
+    TAKEN = 14
 
 
 _KINDS = frozenset(Kind)

@@ -5,17 +5,19 @@ Runs in: the worker, started by Camera as `python -m camdock.worker`. Orders com
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import select
 import signal
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from camdock import wire
 from camdock.backends import Backend, Opened, SourceChanged, open_backend
-from camdock.errors import CameraError
+from camdock.errors import CameraError, SourceFailed
 from camdock.frame import Picture
 from camdock.parent import Orders, die_with_parent, send, take_wire
 from camdock.settings import Settings
@@ -26,14 +28,29 @@ READ_WAIT_S = 0.25  # how long an order may wait for a camera that gives no pict
 LOOK_EVERY_S = 2.0  # while resting: whether the device is still there
 
 
+class _Refused(Exception):
+    """The device does not take the settings of a still."""
+
+    def __init__(self, error: CameraError) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
 class Worker:
-    """One backend and the pipe that its pictures leave on."""
+    """One backend and the pipe that its pictures leave on.
+
+    wanted     the settings to keep
+    asked      those that the device was told last; others than `wanted` while a still has its own
+    applied    what the device said then
+    unsettled  so many of the next pictures may have been taken with other settings
+    """
 
     def __init__(self, frames: int, orders: Orders) -> None:
         self.frames = frames
         self.orders = orders
         self.first_seq = 1
-        self.wanted = Settings()
+        self.wanted = self.asked = self.applied = Settings()
+        self.unsettled = 0
 
     def run(self) -> None:
         """Serve until the orders end. Raises a CameraError when the source gives no more pictures."""
@@ -77,14 +94,16 @@ class Worker:
         limits = backend.limits()
         refused = ""
         try:
-            applied = backend.apply(self.wanted)
+            self._apply(backend, self.wanted)
         except CameraError as error:
             # Settings kept from another camera must not keep this one dark.
-            refused, applied = error.message, backend.apply(Settings())
+            refused, self.wanted = error.message, Settings()
+            self._apply(backend, self.wanted)
         meta = dataclasses.asdict(opened) | {
             "limits": dataclasses.asdict(limits),
-            "applied": applied.given(),
+            "applied": self.applied.given(),
             "refused": refused,
+            "settle_frames": backend.settle_frames,
         }
         send(self.frames, Kind.READY, meta)
 
@@ -97,6 +116,8 @@ class Worker:
                     return
                 if order.kind is Kind.APPLY:
                     self.on_apply(backend, order)
+                if order.kind is Kind.STILL:
+                    self.on_still(backend, order)
             picture = backend.read(READ_WAIT_S)
             if picture is None:
                 if sum(backend.drops.values()) != told:
@@ -110,7 +131,16 @@ class Worker:
             if backend.wire_fault:
                 self._spoil(backend.wire_fault, meta, jpeg)
             send(self.frames, Kind.FRAME, meta, jpeg)
-            self.first_seq += 1
+            self._count()
+
+    def _count(self) -> None:
+        """A picture came."""
+        self.first_seq += 1
+        self.unsettled = max(0, self.unsettled - 1)
+
+    def _apply(self, backend: Backend, settings: Settings) -> None:
+        self.asked, self.unsettled = settings, backend.settle_frames
+        self.applied = backend.apply(settings)
 
     @staticmethod
     def _encode(picture: Picture, quality: int) -> bytes:
@@ -123,11 +153,90 @@ class Worker:
         wanted = Settings(**order.meta["wanted"])
         answer: dict[str, Any] = {"id": order.meta["id"]}
         try:
-            answer["applied"] = backend.apply(wanted).given()
+            self._apply(backend, wanted)
+            answer["applied"] = self.applied.given()
             self.wanted = wanted
         except CameraError as error:
             answer["error"] = describe(error)
         send(self.frames, Kind.APPLIED, answer | {"limits": dataclasses.asdict(backend.limits())})
+
+    def on_still(self, backend: Backend, order: Message) -> None:
+        """One picture at full quality, with its own settings if it has any; those in force come back whatever happens.
+
+        What the device refuses is the answer. What ends the pictures altogether is raised, as from `read`.
+        """
+        overrides = Settings(**order.meta["overrides"])
+        seq = self.first_seq
+        answer: dict[str, Any] = {"id": order.meta["id"]}
+        blob = b""
+        try:
+            with self._overridden(backend, overrides):
+                picture = self._settled(backend)
+                in_force = self._in_force(backend)
+        except SourceChanged:
+            answer["error"] = describe(SourceFailed("another camera was found meanwhile", "try again"))
+            send(self.frames, Kind.TAKEN, answer | {"pictures": self.first_seq - seq})
+            raise
+        except _Refused as refused:
+            answer["error"] = describe(refused.error)
+        else:
+            if picture is None:
+                return  # nobody waits for it any more
+            blob, answer["format"] = self._encode_still(picture, order.meta["format"], order.meta["quality"])
+            answer |= {"captured_ns": picture.captured_ns, "size": picture.size, "settings": in_force.given()}
+            if len(blob) > wire.LARGEST_BLOB:
+                blob, answer["error"] = b"", describe(SourceFailed("the still is too large", "ask for a JPG"))
+        send(self.frames, Kind.TAKEN, answer | {"pictures": self.first_seq - seq}, blob)
+
+    @contextlib.contextmanager
+    def _overridden(self, backend: Backend, overrides: Settings) -> Iterator[None]:
+        """Other settings for a while. Raises _Refused, with those in force back, when the device does not take them."""
+        if overrides == Settings():
+            yield
+            return
+        asked = self.asked
+        back = asked.changed(self._in_force(backend).undoing(overrides).given())
+        try:
+            try:
+                self._apply(backend, asked.changed(overrides.given()))
+            except CameraError as error:
+                raise _Refused(error) from error
+            yield
+        except BaseException as error:
+            if isinstance(error, CameraError):  # it is going anyway, and may not take this any more
+                with contextlib.suppress(CameraError):
+                    self._apply(backend, back)
+            else:
+                self._apply(backend, back)
+            raise
+        self._apply(backend, back)
+        self.asked = asked
+
+    def _in_force(self, backend: Backend) -> Settings:
+        if self.applied.auto_exposure:  # what it has chosen by now
+            self.applied = backend.apply(self.asked)
+        return self.applied
+
+    def _settled(self, backend: Backend) -> Picture | None:
+        """A picture taken from now on, all of it with the settings in force; None when the orders end first."""
+        since_ns = time.monotonic_ns()
+        while not self.orders.ended.is_set():
+            picture = backend.still(READ_WAIT_S)
+            if picture is not None:
+                is_own = not self.unsettled and picture.captured_ns >= since_ns
+                self._count()
+                if is_own:
+                    return picture
+        return None
+
+    @staticmethod
+    def _encode_still(picture: Picture, still_format: str, quality: int) -> tuple[bytes, str]:
+        """The bytes and what they are: a camera's own JPEG stays one, whatever is asked for."""
+        if picture.jpeg is not None:
+            return picture.jpeg, "JPG"
+        from camdock.imaging import encode_still
+
+        return encode_still(picture, still_format, quality), still_format
 
     def _spoil(self, fault: str, meta: Mapping[str, Any], jpeg: bytes) -> None:
         """What `synthetic:` asks for: break the wire the way a crashing driver does."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import fcntl
 import os
 import time
 from collections.abc import Mapping
@@ -18,19 +19,22 @@ import numpy as np
 from fastapi import FastAPI
 
 import camdock
-from camdock import api, images, lettering, metrics, pixelsworker, problems, stream, wire
+from camdock import api, captures_api, compat, images, lettering, metrics, pixelsworker, problems, stream, wire
 from camdock.backends import open_backend
 from camdock.camera import Camera, _Session
+from camdock.captures import Captures
 from camdock.darkroom import Darkroom
 from camdock.errors import CameraError
 from camdock.frame import Frame, Picture
 from camdock.gate import AbiGate
 from camdock.guard import Guard
 from camdock.imaging import encode_jpeg
+from camdock.parent import Orders
 from camdock.sender import Sender
 from camdock.settings import Settings, SettingsFile
 from camdock.source import Source
 from camdock.wire import Kind, Message
+from camdock.worker import Worker
 
 
 def jpeg_of(width: int = 64, height: int = 48, *, seed: int = 1) -> bytes:
@@ -81,7 +85,7 @@ class WorkerHere:
         self.camera._dispatch(Message(Kind.HELLO))
         opened = dataclasses.asdict(self.backend.open())
         limits, applied = dataclasses.asdict(self.backend.limits()), self.backend.apply(Settings()).given()
-        known = {"limits": limits, "applied": applied, "refused": ""}
+        known = {"limits": limits, "applied": applied, "refused": "", "settle_frames": 0}
         self.camera._dispatch(Message(Kind.READY, opened | known | report))
 
     def give(self, captured_ns: int | None = None, **meta: Any) -> None:
@@ -92,12 +96,15 @@ class WorkerHere:
         self.camera._dispatch(Message(Kind.FRAME, shown | meta, picture.jpeg or b""))
 
     async def send(self, message: bytes) -> None:
-        """An order from Camera, done at once, as Worker.on_apply does it."""
+        """An order from Camera, done at once, as Worker does it."""
         os.write(self.orders_in, message)
         self.unpacker.fill(self.orders_out)
         for order in self.unpacker.messages():
             if order.kind is Kind.REST:
                 continue  # the test says when it has given its device back
+            if order.kind is Kind.STILL:
+                self.still(order)
+                continue
             assert order.kind is Kind.APPLY
             answer: dict[str, Any] = {"id": order.meta["id"], "limits": dataclasses.asdict(self.backend.limits())}
             try:
@@ -105,6 +112,22 @@ class WorkerHere:
             except CameraError as error:
                 answer["error"] = {"code": error.code, "message": error.message, "hint": error.hint}
             self.camera._dispatch(Message(Kind.APPLIED, answer))
+
+    def still(self, order: Message) -> None:
+        """The real Worker's own doing, on this backend."""
+        answers_out, answers_in = os.pipe()
+        fcntl.fcntl(answers_in, fcntl.F_SETPIPE_SZ, wire.PIPE_BYTES)  # nobody reads before the answer is whole
+        worker = Worker(answers_in, Orders(-1))
+        worker.applied = self.backend.apply(Settings())
+        try:
+            worker.on_still(self.backend, order)
+            unpacker = wire.Unpacker()
+            unpacker.fill(answers_out)
+            for answer in unpacker.messages():
+                self.camera._dispatch(answer)
+        finally:
+            os.close(answers_in)
+            os.close(answers_out)
 
     def __del__(self) -> None:
         os.close(self.orders_in)
@@ -143,7 +166,7 @@ def live_camera(
     return camera, worker
 
 
-def app_of(*cameras: Camera, abi: AbiGate | None = None) -> FastAPI:
+def app_of(*cameras: Camera, abi: AbiGate | None = None, captures: Captures | None = None) -> FastAPI:
     """Every router over these cameras; nobody at the door, nothing started."""
     abi = abi or no_gate()
     by_name = {camera.name: camera for camera in cameras}
@@ -152,6 +175,9 @@ def app_of(*cameras: Camera, abi: AbiGate | None = None) -> FastAPI:
     app.include_router(api.router(by_name, sender, abi, camdock.__version__))
     app.include_router(stream.router(by_name, sender))
     app.include_router(images.router(by_name, Darkroom(Painter()), most_bytes=100_000, most_pixels=1_000_000))
+    if captures is not None:
+        app.include_router(compat.router(by_name, captures, "JPG", 95))
+        app.include_router(captures_api.router(by_name, captures, Painter(), "JPG", 95))
     app.include_router(metrics.router(by_name, sender, abi, camdock.__version__))
     problems.install(app)
     return app

@@ -14,12 +14,17 @@ from camdock.config import Config, ConfigInvalid, read_config, variables
 from tests.tools import certificate
 
 TOKEN = "hunter2-hunter2"
+# The lab camera service's own names, and the two that everybody knows.
+WITHOUT_PREFIX = (
+    "HOST", "PORT", "DEBUG", "DEFAULT_EXPOSURE", "DEFAULT_GAIN", "IMAGE_SAVE_PATH", "IMAGE_FORMAT", "IMAGE_QUALITY",
+    "ALLOWED_ORIGINS",
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
 def _nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in list(os.environ):
-        if name.startswith("CAMDOCK_") or name in ("HOST", "PORT", "XDG_STATE_HOME", "XDG_CACHE_HOME"):
+        if name.startswith("CAMDOCK_") or name.upper() in (*WITHOUT_PREFIX, "XDG_STATE_HOME", "XDG_CACHE_HOME"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
@@ -64,10 +69,6 @@ VALUES: dict[str, tuple[str, object]] = {
     "CAMDOCK_VIEWER_TOKEN_FILE": ("viewers", "for-viewers"),
     "CAMDOCK_LOGIN_DAYS": ("0.5", 0.5),
     "CAMDOCK_AUTH": ("OFF", "off"),
-    "CAMDOCK_ALLOWED_ORIGINS": (
-        " https://Lab.example.org/ , http://localhost:5173",
-        ("https://lab.example.org", "http://localhost:5173"),
-    ),
     "CAMDOCK_TRUSTED_PROXIES": (
         "127.0.0.1, 10.0.0.0/8,fd00::/8",
         tuple(map(ip_network, ("127.0.0.1", "10.0.0.0/8", "fd00::/8"))),
@@ -78,6 +79,18 @@ VALUES: dict[str, tuple[str, object]] = {
     "CAMDOCK_UPLOAD_MAX_PIXELS": ("12000000", 12_000_000),
     "CAMDOCK_ALLOWED_HOSTS": (" Cam.lan, *.example.org ,,", ("cam.lan", "*.example.org")),
     "CAMDOCK_STATE_DIR": ("/somewhere/else", Path("/somewhere/else")),
+    "CAMDOCK_CAPTURES_DIR": ("/somewhere/captures", Path("/somewhere/captures")),
+    "CAMDOCK_CAPTURES_MAX_BYTES": ("1000000", 1_000_000),
+    "CAMDOCK_CAPTURES_MAX_AGE_DAYS": ("0.5", 0.5),
+    "CAMDOCK_IMAGE_FORMAT": ("tif", "TIFF"),
+    "CAMDOCK_IMAGE_QUALITY": ("80", 80),
+    "CAMDOCK_DEFAULT_EXPOSURE_US": ("100000.0", 100_000),
+    "CAMDOCK_DEFAULT_GAIN": ("2.5", 2.5),
+    "CAMDOCK_ALLOWED_ORIGINS": (
+        " http://a:5173/, https://Lab.example.org,",
+        ("http://a:5173", "https://lab.example.org"),
+    ),
+    "CAMDOCK_DEBUG": ("True", True),
     "CAMDOCK_LINGER_S": ("0", 0.0),
     "CAMDOCK_OPEN_TIMEOUT_S": ("2.5", 2.5),
     "CAMDOCK_SEND_TIMEOUT_S": ("60", 60.0),
@@ -146,9 +159,60 @@ def test_variables_of_others_are_not_ours(monkeypatch: pytest.MonkeyPatch) -> No
     assert read_config().auth == "on"
 
 
-def test_nothing_is_read_from_a_file_in_the_working_folder(tmp_path: Path) -> None:
-    (tmp_path / ".env").write_text("CAMDOCK_PORT=1234\n")
-    assert read_config().port == 8000
+def test_a_file_in_the_working_folder_counts_less_than_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / ".env").write_text("CAMDOCK_PORT=1234\nimage_quality=70\nSOMEBODY_ELSES=1\n")
+    assert (read_config().port, read_config().image_quality) == (1234, 70)
+    assert given(monkeypatch, CAMDOCK_PORT="4321").port == 4321
+    assert given(monkeypatch, CAMDOCK_PORT="").port == 1234
+
+
+def test_a_file_in_the_working_folder_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(b"CAMDOCK_PORT=\xff\xfe\n")
+    with pytest.raises(ConfigInvalid, match=r"^\.env in .* cannot be read"):
+        read_config()
+
+
+def test_every_name_of_the_lab_camera_service_is_understood(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    old = {
+        "HOST": "127.0.0.9", "PORT": "8001", "DEBUG": "true", "DEFAULT_EXPOSURE": "100000.0", "DEFAULT_GAIN": "1.5",
+        "IMAGE_SAVE_PATH": "./captures", "IMAGE_FORMAT": "jpeg", "IMAGE_QUALITY": "95",
+        "ALLOWED_ORIGINS": "http://localhost:3000,http://localhost:5173",
+    }  # fmt: skip
+    assert set(old) == set(WITHOUT_PREFIX)
+
+    def understood(config: Config) -> None:
+        assert (config.host, config.port, config.level) == ("127.0.0.9", 8001, "debug")
+        assert (config.default_exposure_us, config.default_gain) == (100_000, 1.5)
+        assert config.captures_path == tmp_path / "captures"
+        assert (config.image_format, config.image_quality) == ("JPG", 95)
+        assert config.allowed_origins == ("http://localhost:3000", "http://localhost:5173")
+
+    for spelled in (str.upper, str.lower):
+        (tmp_path / ".env").write_text("".join(f"{spelled(name)}={value}\n" for name, value in old.items()))
+        understood(read_config())
+    (tmp_path / ".env").unlink()
+    for name, value in old.items():
+        monkeypatch.setenv(name.title(), value)
+    understood(read_config())
+
+
+@pytest.mark.parametrize("debug", ["*", "app:*", "0", "false"])
+def test_a_debug_of_other_programs_is_nothing_to_us(monkeypatch: pytest.MonkeyPatch, debug: str) -> None:
+    assert given(monkeypatch, DEBUG=debug).level == "info"
+
+
+def test_a_level_that_is_named_wins_over_debug(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert given(monkeypatch, DEBUG="true", CAMDOCK_LOG_LEVEL="error").level == "error"
+
+
+def test_captures_lie_beside_the_settings_unless_a_folder_is_given(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert read_config().captures_path == tmp_path / ".local/state/camdock/captures"
+    assert given(monkeypatch, CAMDOCK_STATE_DIR="/given").captures_path == Path("/given/captures")
+    assert given(monkeypatch, IMAGE_SAVE_PATH="pictures").captures_path == tmp_path / "pictures"
 
 
 def test_a_config_cannot_be_changed() -> None:
@@ -168,6 +232,14 @@ def test_a_config_cannot_be_changed() -> None:
         ({"CAMDOCK_AUTH": "maybe"}, "CAMDOCK_AUTH=maybe: Input should be 'on' or 'off'"),
         ({"CAMDOCK_LOG_LEVEL": "loud"}, "CAMDOCK_LOG_LEVEL=loud: Input should be 'debug', 'info', "),
         ({"CAMDOCK_LINGER_S": "-1"}, "CAMDOCK_LINGER_S=-1: "),
+        ({"IMAGE_FORMAT": "BMP"}, "IMAGE_FORMAT=BMP: Input should be 'JPG', 'PNG' or 'TIFF'"),
+        ({"IMAGE_QUALITY": "0"}, "IMAGE_QUALITY=0: "),
+        ({"DEFAULT_EXPOSURE": "long"}, "CAMDOCK_DEFAULT_EXPOSURE_US=long: "),
+        ({"DEFAULT_EXPOSURE": "inf"}, "CAMDOCK_DEFAULT_EXPOSURE_US=inf: "),
+        ({"DEFAULT_GAIN": "nan"}, "DEFAULT_GAIN=nan: "),
+        ({"CAMDOCK_CAPTURES_MAX_BYTES": "-1"}, "CAMDOCK_CAPTURES_MAX_BYTES=-1: "),
+        ({"ALLOWED_ORIGINS": "http://a/path"}, "ALLOWED_ORIGINS=http://a/path: 'http://a/path' is no origin"),
+        ({"ALLOWED_ORIGINS": "localhost"}, "ALLOWED_ORIGINS=localhost: 'localhost' is no origin"),
         ({"CAMDOCK_OPEN_TIMEOUT_S": "0"}, "CAMDOCK_OPEN_TIMEOUT_S=0: "),
         ({"CAMDOCK_OPEN_TIMEOUT_S": "nan"}, "CAMDOCK_OPEN_TIMEOUT_S=nan: "),
         ({"CAMDOCK_SEND_TIMEOUT_S": "inf"}, "CAMDOCK_SEND_TIMEOUT_S=inf: "),

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
+from camdock import imaging
 from camdock.errors import ImageUnreadable
 from camdock.frame import Picture, jpeg_size, whole_jpeg
 from camdock.imaging import decode, encode_jpeg, split_nv12, split_yuv420, split_yuyv, to_full_range
@@ -250,3 +251,49 @@ def test_a_picture_is_refused_in_words(kind: str) -> None:
             decode(broken, kind, 10**6)
     with pytest.raises(ImageUnreadable, match="cannot be read"):
         decode(file, "PNG" if kind != "PNG" else "BMP", 10**6)
+
+
+# --- stills -----------------------------------------------------------------------------------------------------------
+
+
+def _gradient() -> np.ndarray:
+    """A picture whose colours change slowly: (64, 96, 3) uint8 RGB."""
+    rows, columns = np.mgrid[0:64, 0:96]
+    return np.stack([columns * 2, rows * 3, 255 - columns], axis=-1).astype(np.uint8)
+
+
+def _planes_of(rgb: np.ndarray) -> tuple[np.ndarray, ...]:
+    y, u, v = Image.fromarray(rgb).convert("YCbCr").split()
+    return np.array(y), *(np.array(plane.resize((48, 32))) for plane in (u, v))
+
+
+@pytest.mark.parametrize("still_format", ["JPG", "PNG", "TIFF"])
+@pytest.mark.parametrize("given", ["RGB", "BGR", "planes", "grey"])
+def test_a_still_shows_what_the_driver_gave(still_format: str, given: str) -> None:
+    rgb = _gradient()
+    pictures = {
+        "RGB": Picture((96, 64), 0, rgb=rgb),
+        "BGR": Picture((96, 64), 0, rgb=np.ascontiguousarray(rgb[..., ::-1]), order="BGR"),
+        "planes": Picture((96, 64), 0, planes=_planes_of(rgb)),
+        "grey": Picture((96, 64), 0, planes=(rgb[..., 0].copy(),)),
+    }
+    data = imaging.encode_still(pictures[given], still_format, 95)
+    image = Image.open(io.BytesIO(data))
+    assert (image.format, image.size) == ({"JPG": "JPEG"}.get(still_format, still_format), (96, 64))
+    shown = np.asarray(image.convert("L" if given == "grey" else "RGB")).astype(int)
+    wanted = rgb[..., 0] if given == "grey" else rgb
+    exact = still_format != "JPG" and given != "planes"
+    assert np.abs(shown - wanted).max() <= (0 if exact else 8)
+
+
+def test_a_still_that_the_camera_encoded_is_kept() -> None:
+    assert imaging.encode_still(Picture((1, 1), 0, jpeg=b"its own"), "PNG", 95) == b"its own"
+
+
+@pytest.mark.parametrize("still_format", ["PNG", "TIFF"])
+def test_a_camera_s_jpeg_is_converted_without_further_loss(still_format: str) -> None:
+    jpeg = imaging.encode_jpeg(Picture((96, 64), 0, rgb=_gradient()), 80)
+    converted = Image.open(io.BytesIO(imaging.converted(jpeg, still_format)))
+    assert np.array_equal(np.asarray(converted), np.asarray(Image.open(io.BytesIO(jpeg)).convert("RGB")))
+    with pytest.raises(ValueError, match="decoded"):
+        imaging.converted(jpeg[: len(jpeg) // 2], still_format)

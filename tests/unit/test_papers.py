@@ -12,8 +12,9 @@ import pytest
 from fastapi.routing import APIRoute
 
 import camdock
-from camdock import api, errors, images, metrics, stream
+from camdock import api, captures_api, compat, errors, images, metrics, stream
 from camdock.backends import BACKENDS
+from camdock.captures import Captures
 from camdock.config import variables
 from camdock.darkroom import Darkroom
 from camdock.errors import every_error
@@ -57,9 +58,11 @@ def endpoints(folder: Path) -> set[str]:
         stream.router(cameras, sender),
         images.router(cameras, Darkroom(Painter()), most_bytes=1, most_pixels=1),
         metrics.router(cameras, sender, abi, "1"),
+        captures_api.router(cameras, Captures(folder), Painter(), "JPG", 95),
+        compat.router(cameras, Captures(folder), "JPG", 95),
     )
     found = {route.path for router in routers for route in router.routes if isinstance(route, APIRoute)}
-    assert {"/", "/stream", "/snapshot", "/metrics", "/cameras/{name}/settings"} <= found
+    assert {"/", "/stream", "/snapshot", "/metrics", "/captures", "/capture", "/cameras/{name}/settings"} <= found
     return (found | {"/openapi.json"}) - UNDOCUMENTED
 
 

@@ -53,9 +53,12 @@ class Backend:
     """One open device. Every method may block, leak or crash: the worker is there to be killed.
 
     drops       pictures that were thrown away, by reason
+    settle_frames  pictures that are on their way with the old settings when new ones have been set
     quality     JPEG quality for pictures that the device does not encode
     wire_fault  set by `synthetic:` alone: how the next message is to be spoiled
     """
+
+    usual_settle_frames = 0  # where the source does not say
 
     def __init__(self, source: Source, first_seq: int = 1) -> None:
         self.source = source
@@ -63,6 +66,7 @@ class Backend:
         self.drops: Counter[str] = Counter()
         self.wire_fault: Literal["", "half_frame", "garbage"] = ""
         self.quality: int = source.options.get("quality", DEFAULT_QUALITY)
+        self.settle_frames: int = source.options.get("settle_frames", self.usual_settle_frames)
 
     def open(self) -> Opened:
         """Open the device and start it. Raises a CameraError from the driver's error."""
@@ -83,6 +87,10 @@ class Backend:
     def read(self, wait_s: float) -> Picture | None:
         """The next picture; None when there was none within wait_s. Raises a CameraError."""
         raise NotImplementedError
+
+    def still(self, wait_s: float) -> Picture | None:
+        """Like `read`, for keeping: as good as the device can. What it encodes itself is kept as it is."""
+        return self.read(wait_s)
 
     def close(self) -> None:
         """Give the device back. Nothing but `still_there` is asked of this backend afterwards."""

@@ -32,6 +32,7 @@ class Auto(Backend):
         self.looked_at = time.monotonic()
         self.inner = open_backend(Source.parse(chosen), self.first_seq)
         self.drops, self.quality = self.inner.drops, self.inner.quality
+        self.settle_frames = self.inner.settle_frames
 
     def open(self) -> Opened:
         return self.inner.open()
@@ -45,6 +46,10 @@ class Auto(Backend):
     def read(self, wait_s: float) -> Picture | None:
         self._look_again()
         return self.inner.read(wait_s)
+
+    def still(self, wait_s: float) -> Picture | None:
+        self._look_again()
+        return self.inner.still(wait_s)
 
     def _look_again(self) -> None:
         if self.waits_for_camera and time.monotonic() - self.looked_at > LOOK_EVERY_S:

@@ -34,6 +34,8 @@ MJPG = cv2.VideoWriter.fourcc(*"MJPG")
 class OpenCV(Backend):
     """One cv2.VideoCapture."""
 
+    usual_settle_frames = 2  # a camera that was just opened has not found its exposure
+
     def open(self) -> Opened:
         target, options = self.source.target, self.source.options
         self.api: str = options.get("backend", "auto")

@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import time
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +39,15 @@ BAR_COLOURS = (
 GLYPHS = "0123456789:.-# "
 
 
-def mark_number(y: npt.NDArray[Any], number: int) -> None:
-    """Draw the low 24 bits of a number as black and white blocks along the top: read by programs, survives JPEG.
+def mark_number(y: npt.NDArray[Any], number: int, row: int = 0) -> None:
+    """Draw the low 24 bits of a number as black and white blocks in a row: read by programs, survives JPEG.
 
-    y  (H, W) or (H, W, 3) uint8, changed in place; the lowest bit stands left, in blocks of 16 x 16 where they fit
+    y    (H, W) or (H, W, 3) uint8, changed in place; the lowest bit stands left, in blocks of 16 x 16 where they fit
+    row  where the blocks begin
     """
     side = min(16, y.shape[1] // NUMBER_BITS & ~1)
     for bit in range(NUMBER_BITS):
-        y[:side, bit * side : (bit + 1) * side] = 235 if number >> bit & 1 else 16
+        y[row : row + side, bit * side : (bit + 1) * side] = 235 if number >> bit & 1 else 16
 
 
 class Synthetic(Backend):
@@ -59,6 +61,9 @@ class Synthetic(Backend):
         self.format: str = options.get("format", "JPEG")
         self.count = 0
         self.settings = Settings(exposure_us=10_000, gain=1.0, auto_exposure=False)
+        self.in_flight: int | None = options.get("in_flight")
+        # The exposures of the pictures on their way, the next one first.
+        self.exposures = deque([10_000] * ((self.in_flight or 0) + 1), maxlen=(self.in_flight or 0) + 1)
 
     def open(self) -> Opened:
         options = self.source.options
@@ -129,6 +134,16 @@ class Synthetic(Backend):
         self.due = max(self.due + 1 / self.fps, time.monotonic() - 1 / self.fps)
         return self._draw(time.monotonic_ns())
 
+    def still(self, wait_s: float) -> Picture | None:
+        options = self.source.options
+        if options.get("hang_still"):
+            hang()
+        if options.get("crash_still"):
+            ctypes.string_at(0)
+        if options.get("error_still"):
+            raise SourceFailed("the synthetic camera was told to fail at stills", "take error_still out of the source")
+        return self.read(wait_s)
+
     def _draw(self, captured_ns: int) -> Picture:
         number = self.first_seq + self.count
         self.count += 1
@@ -139,6 +154,9 @@ class Synthetic(Backend):
         sweep = number * max(2, width // 160) % max(1, width - 8)
         levels = (self.rgb if self.format == "RGB" else self.y).copy()
         mark_number(levels, number)
+        if self.in_flight is not None:
+            self.exposures.append(self.settings.exposure_us or 0)
+            mark_number(levels, self.exposures[0], height * 5 // 6)
         row, column = self.text_at
         for glyph in text:
             cell = self.glyphs[glyph][:, : max(0, width - column)]

@@ -160,6 +160,8 @@ def _stable_name(path: str) -> str:
 class V4L2(Backend):
     """One V4L2 capture device with memory-mapped buffers."""
 
+    usual_settle_frames = BUFFERS + 1  # every buffer may be filled, and the sensor is a picture ahead
+
     def open(self) -> Opened:
         self.path = device_path(self.source.target)
         self._last_sequence: int | None = None
