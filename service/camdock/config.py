@@ -113,7 +113,8 @@ class Config(BaseSettings):
     )  # fmt: skip
     allowed_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (), validation_alias=AliasChoices("CAMDOCK_ALLOWED_ORIGINS", "ALLOWED_ORIGINS"),
-        description="other websites whose pages may call the API (CORS) and change something here, with commas between, `*` for any",
+        description="other websites whose pages may call the API (CORS) and change something here, with commas "
+        "between; `*` for any",
         examples=["http://localhost:5173,https://lab.example.org"],
     )  # fmt: skip
     linger_s: float = Field(
@@ -162,7 +163,7 @@ class Config(BaseSettings):
     def _origins(cls, value: object) -> object:
         if not isinstance(value, str):
             return value
-        origins = tuple(part.rstrip("/") for part in _parts(value))
+        origins = _parts(value)
         for origin in origins:
             if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s?#@]+", origin):
                 raise ValueError(f"{origin!r} is no origin; http://localhost:5173 would be one, without a path")
