@@ -8,19 +8,23 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from camdock.doctor import cameras, configuration, libraries, machine, nodes, places
-from camdock.doctor.asking import Answer, ask
+from camdock.doctor.answer import Answer
+from camdock.doctor.asking import ask
 from camdock.doctor.configuration import Known
+from camdock.doctor.nodes import Looked
 from camdock.doctor.report import Check, Status, as_json, as_text, worst
 from camdock.guard import Guard
 from camdock.source import Source, SourceInvalid
 
 DEADLINE_S = 7.0  # and at most 2 s more for what cannot be killed: done within 10 s, whatever hangs
+NODE_WITHIN_S = 2.0
 LOADING = 2  # back ends that are loaded at once: each takes tens of megabytes
 
 _EPILOG = """what is looked at, by the names of --json
@@ -80,18 +84,16 @@ class Doctor:
         return sorted(self._checks, key=lambda check: order.index(check.name.partition(".")[0]))
 
     async def _run(self) -> None:
-        machine_wide = asyncio.gather(
-            self._part("the kernel's log", self._one("kernel", {}, machine.check_kernel)),
-            self._part("the user", self._one("user", {}, machine.check_user)),
-            self._part("versions", self._one("versions", {}, machine.check_versions)),
-            self._part("the container", self._container()),
-        )
+        here = asyncio.create_task(self._part("this machine", self._machine()))
         known = await self._part("the configuration", self._configuration())
-        sources = known.cameras.values()
+        idle = libraries.idle_kinds({source.kind for source in known.cameras.values()})
+        video_backends = libraries.VIDEO_BACKENDS
+        if self._source is not None:
+            idle, video_backends = [], ()
         port = asyncio.create_task(self._part("the port", self._port(known)))
         looked = asyncio.create_task(self._part("devices", self._devices(known)))
         await asyncio.gather(
-            machine_wide,
+            here,
             port,
             looked,
             self._part("the NumPy ABI", self._abi(known)),
@@ -100,14 +102,8 @@ class Doctor:
                 self._part(f"camera {name}", self._camera(name, source, known, port, looked))
                 for name, source in known.cameras.items()
             ),
-            *(
-                self._part(f"back end {kind}", self._backend(kind))
-                for kind in libraries.idle_kinds({source.kind for source in sources})
-            ),
-            *(
-                self._part(f"OpenCV with {name}", self._video_backend(name))
-                for name in (libraries.VIDEO_BACKENDS if self._source is None or self._source.kind == "opencv" else ())
-            ),
+            *(self._part(f"back end {kind}", self._backend(kind)) for kind in idle),
+            *(self._part(f"OpenCV with {name}", self._video_backend(name)) for name in video_backends),
         )
 
     async def _part(self, what: str, work: Awaitable[Any]) -> Any:
@@ -123,23 +119,15 @@ class Doctor:
         now = time.monotonic()
         return await ask(errand, arguments, self._guard, now + (self._until - now) * share)
 
-    async def _one(self, errand: str, arguments: Mapping[str, Any], judge: Callable[[Answer], Check | None]) -> None:
-        if check := judge(await self._ask(errand, arguments)):
-            self._checks.append(check)
-
     async def _configuration(self) -> Known:
         if self._source is not None:
-            return Known(cameras={"camera": self._source})
+            return Known({"camera": self._source}, abi_cache=os.environ.get("CAMDOCK_ABI_CACHE", ""))
         answer = await self._ask("configuration", {}, 0.5)  # where it hangs, the rest is looked at all the same
         self._checks += configuration.check(answer)
         return Known.of(answer)
 
-    async def _container(self) -> None:
-        answer = await self._ask("limits", {})
-        if check := machine.check_limits(answer):
-            self._checks.append(check)
-        else:
-            await self._one("engine", {}, machine.check_engine)
+    async def _machine(self) -> None:
+        self._checks += machine.checks(await self._ask("machine", {}))
 
     async def _port(self, known: Known) -> Any:
         if not known.port:
@@ -148,10 +136,19 @@ class Doctor:
         self._checks.append(places.check_port(known, answer))
         return answer.facts.get("health")
 
-    async def _devices(self, known: Known) -> nodes.Looked:
+    async def _devices(self, known: Known) -> Looked:
+        """Find the nodes, also those that are configured; then ask each, going on behind one that hangs."""
+        looked = Looked.of(await self._ask("nodes", {"also": list(known.paths.values())}, 0.5))
         now = time.monotonic()
-        # Whatever hangs here, cameras that are no nodes still want their time.
-        looked = await nodes.look(known.paths, self._guard, now + (self._until - now) * 0.6)
+        until = now + (self._until - now) * 0.5  # cameras that are no nodes still want their time
+        waiting = looked.to_ask()
+        while waiting and (left := until - time.monotonic()) > 0:
+            within_s = min(left / 2, NODE_WITHIN_S)
+            answer = await ask("formats", {"paths": waiting}, self._guard, time.monotonic() + within_s)
+            looked.take(answer.given)
+            waiting = waiting[len(answer.given) :]
+            if waiting and answer.trouble:  # at this one it hung, or its process died
+                looked.hanging[waiting.pop(0)] = answer.stuck or answer.trouble
         self._checks += nodes.check(looked)
         return looked
 
@@ -165,10 +162,10 @@ class Doctor:
         self._checks.append(places.check_folder(name, path, answer))
 
     async def _camera(
-        self, name: str, source: Source, known: Known, port: Awaitable[Any], looked: Awaitable[nodes.Looked]
+        self, name: str, source: Source, known: Known, port: Awaitable[Any], looked: Awaitable[Looked]
     ) -> None:
         path, health = known.paths.get(name, ""), await port
-        there = await looked if path or source.kind == "auto" else nodes.Looked()  # others need not wait for devices
+        there = await looked if path or source.kind == "auto" else Looked()  # others need not wait for devices
         self._checks += await cameras.check(name, source, path, health, there, self._guard, self._until)
 
     async def _backend(self, kind: str) -> None:

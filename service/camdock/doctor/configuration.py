@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from camdock import devices
-from camdock.doctor.asking import Answer
+from camdock.doctor.answer import Answer
 from camdock.doctor.report import Check, Status
 from camdock.source import Source, SourceInvalid, device_path, parse_sources
 

@@ -6,31 +6,27 @@ long. An errand is a generator: what it has yielded before it hangs is not lost.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping
 
-from camdock.doctor import configuration, drivers, libraries, machine, nodes, places
 from camdock.parent import Orders, die_with_parent, send, take_wire
 from camdock.wire import Kind
 
-ERRANDS: Mapping[str, Callable[..., Iterator[Any]]] = {
-    "configuration": configuration.read,
-    "folder": places.folder,
-    "port": places.port,
-    "nodes": nodes.find,
-    "formats": drivers.formats,
-    "kernel": machine.kernel,
-    "versions": machine.versions,
-    "user": machine.user,
-    "limits": machine.limits,
-    "engine": machine.engine,
-    "abi": libraries.abi,
-    "backend": drivers.backend,
-    "video_backend": drivers.video_backend,
+# name -> module and function; only the one that is asked for is imported
+ERRANDS: Mapping[str, tuple[str, str]] = {
+    "configuration": ("configuration", "read"),
+    "folder": ("places", "folder"),
+    "port": ("places", "port"),
+    "nodes": ("nodes", "find"),
+    "machine": ("machine", "look"),
+    "abi": ("libraries", "abi"),
+    "formats": ("drivers", "formats"),
+    "backend": ("drivers", "backend"),
+    "video_backend": ("drivers", "video_backend"),
 }
 LATER = ("backend", "video_backend")  # on a slow machine the cameras go first
 
@@ -43,7 +39,9 @@ def main() -> None:
     order = Orders(0).first()
     if order.meta["operation"] in LATER:
         os.nice(10)
-    for answer in ERRANDS[order.meta["operation"]](**order.meta["arguments"]):
+    module, function = ERRANDS[order.meta["operation"]]
+    errand = getattr(importlib.import_module(f"camdock.doctor.{module}"), function)
+    for answer in errand(**order.meta["arguments"]):
         send(frames, Kind.DONE, {"more": True}, json.dumps(answer).encode())
     send(frames, Kind.DONE, {"more": False})
     sys.stderr.flush()

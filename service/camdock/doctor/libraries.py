@@ -12,14 +12,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from camdock.doctor.asking import Answer
+from camdock.doctor.answer import Answer
 from camdock.doctor.report import Check, Status
 from camdock.gate import CHECK, CheckFailed, Report
 from camdock.installed import Answers, Seal, fingerprint
 from camdock.pixels import LOADS
 from camdock.source import KINDS, Source
 
-VIDEO_BACKENDS = ("V4L2", "FFMPEG", "GSTREAMER")  # by OpenCV's names
+VIDEO_BACKENDS: tuple[str, ...] = ("V4L2", "FFMPEG", "GSTREAMER")  # by OpenCV's names
 
 
 # --- the ABI ----------------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """The machine: what its kernel said of video, versions, the user, the container or the engine.
 
-Runs in: the functions that yield, in an errand each; those that make checks of it in the doctor's process.
+Runs in: `look`, in one errand, whose later parts are the ones that may block; `checks` in the doctor's process.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import re
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import camdock
 from camdock import devices
-from camdock.doctor.asking import Answer
+from camdock.doctor.answer import Answer
 from camdock.doctor.report import Check, Status
 
 VIDEO = re.compile(
@@ -47,20 +47,41 @@ def _text(path: str) -> str:
         return ""
 
 
+def look() -> Iterator[dict[str, Any]]:
+    """An answer for each part, by its name."""
+    yield {"versions": versions()}
+    yield {"limits": limits()}
+    yield {"kernel": kernel()}
+    yield {"user": user()}  # asks a directory service, where there is one
+    yield {"engine": engine()}
+
+
+def checks(answer: Answer) -> list[Check]:
+    """What is made of them."""
+    parts: dict[str, dict[str, Any]] = {}
+    for given in answer.given:
+        parts |= given
+    why = answer.stuck or answer.trouble
+    found = [check_kernel(parts.get("kernel", {}), why), check_user(parts.get("user", {}), why),
+             check_versions(parts.get("versions", {}), why)]  # fmt: skip
+    limited = parts.get("limits", {})
+    inside = not limited or limited["inside"]
+    return [*found, check_limits(limited, why) if inside else check_engine(parts.get("engine", {}), why)]
+
+
 # --- the kernel's log -------------------------------------------------------------------------------------------------
 
 
-def kernel() -> Iterator[dict[str, Any]]:
-    """One answer: `lines` about video as (age in seconds or None, is it trouble, text), None where none may be read."""
+def kernel() -> dict[str, Any]:
+    """Gives `lines` about video as (age in seconds or None, is it trouble, text), None where none may be read."""
     lines: list[tuple[float | None, str]] | None
     try:
         lines = list(_kmsg())
     except OSError:
         lines = _journal()
     if lines is None:
-        yield {"lines": None}
-        return
-    yield {"lines": [[age, bool(TROUBLE.search(text)), text] for age, text in lines if VIDEO.search(text)][-100:]}
+        return {"lines": None}
+    return {"lines": [[age, bool(TROUBLE.search(text)), text] for age, text in lines if VIDEO.search(text)][-100:]}
 
 
 def _kmsg() -> Iterator[tuple[float | None, str]]:
@@ -91,11 +112,11 @@ def _journal() -> list[tuple[float | None, str]] | None:
     return [(time.monotonic() - float(at), text) for at, text in found] or None
 
 
-def check_kernel(answer: Answer) -> Check:
+def check_kernel(facts: Mapping[str, Any], why: str) -> Check:
     """Trouble of the last hour is worth a look; nothing in a log proves that something is wrong now."""
-    lines = answer.facts.get("lines")
+    lines = facts.get("lines")
     if lines is None:
-        what = f"the kernel's log may not be read by this user{f': {answer.trouble}' if answer.trouble else ''}"
+        what = f"the kernel's log may not be read by this user{f': {why}' if why else ''}"
         return Check("kernel", Status.UNKNOWN, what, "`sudo dmesg | grep -iE 'uvc|video|usb'`")
     shown = [f"{_ago(age)}: {text}" for age, _, text in lines[-SHOWN:]]
     details = {"lines": shown, "all": lines}
@@ -116,8 +137,8 @@ def _ago(age: float | None) -> str:
 # --- versions ---------------------------------------------------------------------------------------------------------
 
 
-def versions() -> Iterator[dict[str, Any]]:
-    """One answer: version by name, "" for what is not installed. Imports none of them."""
+def versions() -> dict[str, Any]:
+    """Gives version by name, "" for what is not installed. Imports none of them."""
     found = {
         "camdock": camdock.__version__,
         "kernel": platform.release(),
@@ -132,14 +153,14 @@ def versions() -> Iterator[dict[str, Any]]:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             found[name] = ""
-    yield found
+    return found
 
 
-def check_versions(answer: Answer) -> Check:
+def check_versions(facts: Mapping[str, Any], why: str) -> Check:
     """What is there, in one line; two OpenCVs in one place are a mistake."""
-    found = answer.facts
+    found = facts
     if not found:
-        return Check("versions", Status.UNKNOWN, f"versions: {answer.stuck or answer.trouble}")
+        return Check("versions", Status.UNKNOWN, f"versions: {why}")
     here = ", ".join(f"{name} {found[name]}" for name in ("camdock", "kernel", "python"))
     driver = f"uvcvideo {found['uvcvideo']}" if found["uvcvideo"] else "uvcvideo not loaded (no USB camera yet)"
     packages = [f"{name} {found[name]}" for name in PACKAGES if found[name]]
@@ -156,8 +177,8 @@ def check_versions(answer: Answer) -> Check:
 # --- the user ---------------------------------------------------------------------------------------------------------
 
 
-def user() -> Iterator[dict[str, Any]]:
-    """One answer: `uid`, `name`, `groups` by name, and `missed`: groups that this session does not have yet."""
+def user() -> dict[str, Any]:
+    """Gives `uid`, `name`, `groups` by name, and `missed`: groups that this session does not have yet."""
     uid, groups = os.geteuid(), {os.getegid(), *os.getgroups()}
     try:
         name = pwd.getpwuid(uid).pw_name
@@ -170,14 +191,13 @@ def user() -> Iterator[dict[str, Any]]:
         except KeyError:
             names[str(number)] = number
     missed = [one.gr_name for one in grp.getgrall() if name in one.gr_mem and one.gr_gid not in groups]
-    yield {"uid": uid, "name": name, "groups": names, "missed": missed}
+    return {"uid": uid, "name": name, "groups": names, "missed": missed}
 
 
-def check_user(answer: Answer) -> Check:
+def check_user(facts: Mapping[str, Any], why: str) -> Check:
     """Who this is; a group that was given since the session began is the commonest reason for "no permission"."""
-    facts = answer.facts
     if not facts:
-        return Check("user", Status.UNKNOWN, f"the user's groups: {answer.stuck or answer.trouble}")
+        return Check("user", Status.UNKNOWN, f"the user's groups: {why}")
     what = f"{facts['name'] or 'a user without a name'} (uid {facts['uid']}), groups {', '.join(facts['groups'])}"
     if missed := [name for name in facts["missed"] if name in ("video", "render", "docker")]:
         what = f"{facts['name']} was put into group {', '.join(missed)}, which this session does not know of yet"
@@ -189,16 +209,15 @@ def check_user(answer: Answer) -> Check:
 # --- the container, or the engine -------------------------------------------------------------------------------------
 
 
-def limits() -> Iterator[dict[str, Any]]:
-    """One answer, inside a container: `inside`, limits in bytes, processors and processes, None for none."""
+def limits() -> dict[str, Any]:
+    """Inside a container: `inside`, limits in bytes, processors and processes, None for none."""
     if not any(os.path.exists(mark) for mark in devices.IN_CONTAINER):
-        yield {"inside": False}
-        return
+        return {"inside": False}
     v2, memory, cpu = "/sys/fs/cgroup", "/sys/fs/cgroup/memory", "/sys/fs/cgroup/cpu"
     quota, _, period = _text(f"{v2}/cpu.max").partition(" ")
     quota, period = quota or _text(f"{cpu}/cpu.cfs_quota_us"), period or _text(f"{cpu}/cpu.cfs_period_us")
     oom = re.search(r"(?m)^oom_kill (\d+)", _text(f"{v2}/memory.events") or _text(f"{memory}/memory.oom_control"))
-    yield {
+    return {
         "inside": True,
         "memory": _number(_text(f"{v2}/memory.max") or _text(f"{memory}/memory.limit_in_bytes")),
         "used": _number(_text(f"{v2}/memory.current") or _text(f"{memory}/memory.usage_in_bytes")),
@@ -216,8 +235,8 @@ def _number(text: str) -> int | None:
     return int(text) if text.isdigit() and int(text) < _NO_LIMIT else None
 
 
-def engine() -> Iterator[dict[str, Any]]:
-    """One answer, on a machine: is there a Docker `socket`, may this user `use` it, what `version` answers."""
+def engine() -> dict[str, Any]:
+    """On a machine: is there a Docker `socket`, may this user `use` it, what `version` answers."""
     facts = {"socket": os.path.exists(DOCKER_SOCKET), "use": os.access(DOCKER_SOCKET, os.W_OK), "version": ""}
     if facts["use"]:
         with socket.socket(socket.AF_UNIX) as connection:
@@ -228,16 +247,13 @@ def engine() -> Iterator[dict[str, Any]]:
                 facts["version"] = next(iter(re.findall(r'"Version":"([^"]+)"', said)), "")
             except OSError as error:
                 facts["error"] = str(error)
-    yield facts
+    return facts
 
 
-def check_limits(answer: Answer) -> Check | None:
-    """What the container may use; None outside of one."""
-    facts = answer.facts
+def check_limits(facts: Mapping[str, Any], why: str) -> Check:
+    """What the container may use."""
     if not facts:
-        return Check("container", Status.UNKNOWN, f"limits of a container: {answer.stuck or answer.trouble}")
-    if not facts["inside"]:
-        return None
+        return Check("container", Status.UNKNOWN, f"limits of a container: {why}")
     said = [
         f"memory {facts['memory'] / 1e6:.0f} MB" if facts["memory"] else "memory not limited",
         f"{facts['cpus']:g} processors" if facts["cpus"] else "processors not limited",
@@ -257,11 +273,10 @@ def check_limits(answer: Answer) -> Check | None:
     return Check("container", Status.OK, what, "", facts)
 
 
-def check_engine(answer: Answer) -> Check:
+def check_engine(facts: Mapping[str, Any], why: str) -> Check:
     """Docker, which nothing but `make up` and `make image` needs."""
-    facts = answer.facts
     if not facts or facts.get("error"):
-        what = f"the Docker engine does not answer: {facts.get('error') or answer.stuck or answer.trouble}"
+        what = f"the Docker engine does not answer: {facts.get('error') or why}"
         return Check("engine", Status.WARNING, what, "`sudo systemctl status docker`", facts)
     if not facts["socket"]:
         return Check("engine", Status.OK, "no Docker engine here; only `make up` would need one", "", facts)

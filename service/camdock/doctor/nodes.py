@@ -6,19 +6,16 @@ Runs in: `find` in an errand, which opens no device; the rest in the doctor's pr
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from camdock import devices
 from camdock.devices import Node
-from camdock.doctor.asking import ask
+from camdock.doctor.answer import Answer
 from camdock.doctor.report import Check, Status
-from camdock.guard import Guard
 
-NODE_WITHIN_S = 2.0
 _FORMATS_SHOWN = 12
 
 
@@ -64,6 +61,30 @@ class Looked:
     formats: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     hanging: dict[str, str] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, answer: Answer) -> Looked:
+        """What `find` says, as far as it came."""
+        looked = cls(trouble=answer.stuck or answer.trouble)
+        if answer.given:
+            found = answer.given[0]
+            looked.nodes, looked.board = [Node(**node) for node in found["nodes"]], found["board"]
+        for more in answer.given[1:]:
+            looked.closed = more["closed"]
+            looked.holders = {path: [(p, n, w) for p, n, w in found] for path, found in more["holders"].items()}
+        return looked
+
+    def to_ask(self) -> list[str]:
+        """The video nodes whose drivers may be asked: those that no running Camdock has."""
+        return [node.path for node in self.nodes if node.kind == "video" and self.worker(node.path) is None]
+
+    def take(self, given: Iterable[Mapping[str, Any]]) -> None:
+        """Fill in what drivers answered to `drivers.formats`."""
+        by_path = {node.path: node for node in self.nodes}
+        for one in given:
+            node = by_path[one["path"]]
+            node.name, node.driver, node.captures = one["name"] or node.name, one["driver"], one["captures"]
+            self.formats[node.path] = one["formats"]
+
     def held(self, path: str) -> str:
         """Who holds a device, in words: "pid 812 (guvcview)"; "" for nobody that may be seen."""
         return " and ".join(f"pid {pid} ({name})" for pid, name, _ in self._holders(path))
@@ -76,30 +97,6 @@ class Looked:
         # One device has several names: /dev/video0 and links to it.
         real = os.path.realpath(path)
         return next((found for one, found in self.holders.items() if one == path or os.path.realpath(one) == real), [])
-
-
-async def look(paths: Mapping[str, str], guard: Guard, until: float) -> Looked:
-    """Find the nodes, also those at `paths`; then ask each, going on behind one that hangs."""
-    answer = await ask("nodes", {"also": list(paths.values())}, guard, until)
-    looked = Looked(trouble=answer.stuck or answer.trouble)
-    if answer.given:
-        found = answer.given[0]
-        looked.nodes, looked.board = [Node(**node) for node in found["nodes"]], found["board"]
-    for more in answer.given[1:]:
-        looked.closed = more["closed"]
-        looked.holders = {path: [(p, n, w) for p, n, w in found] for path, found in more["holders"].items()}
-    waiting = [node.path for node in looked.nodes if node.kind == "video" and looked.worker(node.path) is None]
-    by_path = {node.path: node for node in looked.nodes}
-    while waiting and (left := until - time.monotonic()) > 0:
-        answer = await ask("formats", {"paths": waiting}, guard, time.monotonic() + min(left / 2, NODE_WITHIN_S))
-        for one in answer.given:
-            node = by_path[one["path"]]
-            node.name, node.driver, node.captures = one["name"] or node.name, one["driver"], one["captures"]
-            looked.formats[node.path] = one["formats"]
-        waiting = waiting[len(answer.given) :]
-        if waiting and answer.trouble:  # at this one it hung, or its process died
-            looked.hanging[waiting.pop(0)] = answer.stuck or answer.trouble
-    return looked
 
 
 def check(looked: Looked) -> list[Check]:

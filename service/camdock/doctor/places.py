@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from camdock import devices
-from camdock.doctor.asking import Answer
+from camdock.doctor.answer import Answer
 from camdock.doctor.configuration import Known
 from camdock.doctor.report import Check, Status
 
