@@ -42,12 +42,7 @@ def folder(path: str) -> Iterator[dict[str, Any]]:
         facts["files"] = room.f_favail if room.f_files else -1
         if not there.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-        if facts["exists"]:
-            _try(there)
-        elif room.f_flag & os.ST_RDONLY:
-            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
-        elif not os.access(there, os.W_OK | os.X_OK, effective_ids=True):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        _try(there)
     except OSError as error:
         facts["error"] = errno.errorcode.get(error.errno or 0, "") or str(error)
     yield facts
