@@ -135,7 +135,7 @@ def test_where_nothing_is_wrong_the_exit_status_is_0_and_the_keys_are_the_agreed
 
 @pytest.mark.parametrize(
     ("fault", "words"),
-    [("hang_open=1", "opening it did not come back"), ("stall_after=1", "")],
+    [("hang_open=1", "opening it did not come back"), pytest.param("stall_after=1", "", marks=pytest.mark.slow)],
     ids=lambda one: one[:5],
 )
 def test_a_camera_that_hangs_is_given_up_in_time_and_one_that_gave_a_picture_is_well(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import subprocess
 from dataclasses import asdict
 from pathlib import Path
 
@@ -69,21 +69,7 @@ def test_a_camera_that_rests_may_be_opened_and_one_that_runs_may_not() -> None:
 def test_open_files_are_found_by_process(tmp_path: Path) -> None:
     path = tmp_path / "held"
     path.touch()
-    read, write = os.pipe()
-    if (child := os.fork()) == 0:
-        descriptor = os.open(path, os.O_RDONLY)
-        os.write(write, b"x")
-        os.read(descriptor, 1)
-        os.close(write)
-        os.read(os.pipe()[0], 1)  # until it is killed
-    os.read(read, 1)
-    try:
+    with path.open("rb") as file, subprocess.Popen(["sleep", "60"], stdin=file) as holder:
         found, _closed = devices.holders([str(path), "/nowhere"])
-    finally:
-        os.kill(child, 9)
-        os.waitpid(child, 0)
-        os.close(read)
-        os.close(write)
-    assert list(found) == [str(path)]
-    assert list(found[str(path)]) == [child]
-    assert found[str(path)][child]
+        holder.kill()
+    assert found == {str(path): {holder.pid: "sleep"}}, "this process has it too, and is not the question"

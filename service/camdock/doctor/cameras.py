@@ -144,6 +144,8 @@ def _of(label: str, source: Source, path: str, tried: Try, looked: Looked) -> Ch
             hint = (
                 "unplug it, plug it in again; a slow one: `camdock doctor --deadline 30`, `CAMDOCK_OPEN_TIMEOUT_S=20`"
             )
+        if path and isinstance(error, SourceMissing) and (others := looked.names()):
+            hint += f"; this machine has {others}"
         return Check(label, Status.BAD, shown, hint, details)
     opened = tried.opened
     details["opened"] = {name: opened.get(name) for name in ("source", "device", "size", "fps", "format", "refused")}

@@ -71,6 +71,7 @@ class Doctor:
         self._guard = Guard()
         self._checks: list[Check] = []
         self._waiting: list[str] = []
+        self._cameras: list[str] = []
         self._loading = asyncio.Semaphore(LOADING)
 
     async def run(self) -> list[Check]:
@@ -81,11 +82,18 @@ class Doctor:
             self._guard.stop()
         order = ("configuration", "token", "camera", "devices", "holders", "user", "abi", "backend", "opencv", "disk",
                  "port", "kernel", "container", "engine", "versions")  # fmt: skip
-        return sorted(self._checks, key=lambda check: order.index(check.name.partition(".")[0]))
+
+        def place(check: Check) -> tuple[int, int]:
+            noun, _, rest = check.name.partition(".")
+            camera = rest.partition(".")[0]
+            return order.index(noun), self._cameras.index(camera) if noun == "camera" else 0
+
+        return sorted(self._checks, key=place)
 
     async def _run(self) -> None:
         here = asyncio.create_task(self._part("this machine", self._machine()))
         known = await self._part("the configuration", self._configuration())
+        self._cameras = list(known.cameras)
         idle = libraries.idle_kinds({source.kind for source in known.cameras.values()})
         video_backends = libraries.VIDEO_BACKENDS
         if self._source is not None:

@@ -160,11 +160,12 @@ def check(answer: Answer) -> list[Check]:
 
 
 def _of_mistake(mistake: str) -> Check:
+    """A mistake of several lines, or of one in which the command that mends it stands behind a semicolon."""
     first, _, rest = mistake.partition("\n")
     name = "token" if first.startswith("CAMDOCK_TOKEN") else "configuration"
-    commands = " ".join(f"{command}," for command in re.findall(r"`[^`]+`", first)).rstrip(",")
-    hint = rest or commands or "`camdock --help` lists every source and variable"
-    return Check(name, Status.BAD, first, hint)
+    what, semicolon, command = first.partition("; `")
+    hint = rest or (f"`{command}" if semicolon else "`camdock --help` lists every source and variable")
+    return Check(name, Status.BAD, what, hint)
 
 
 def _of_mode(path: str, mode: int) -> Check | None:

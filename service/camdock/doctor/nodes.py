@@ -77,6 +77,15 @@ class Looked:
         """The video nodes whose drivers may be asked: those that no running Camdock has."""
         return [node.path for node in self.nodes if node.kind == "video" and self.worker(node.path) is None]
 
+    def names(self) -> str:
+        """The cameras that are there, as sources."""
+        return ", ".join(f"v4l2:{(node.links or [node.path])[0]}" for node in self.found.cameras)
+
+    @property
+    def found(self) -> devices.Found:
+        """The nodes, as `camdock devices` has them."""
+        return devices.Found(self.nodes, self.board, has_udev=True, groups={})
+
     def take(self, given: Iterable[Mapping[str, Any]]) -> None:
         """Fill in what drivers answered to `drivers.formats`."""
         by_path = {node.path: node for node in self.nodes}
@@ -101,7 +110,7 @@ class Looked:
 
 def check(looked: Looked) -> list[Check]:
     """The devices, in a line each; who holds them; what hangs."""
-    found = devices.Found(looked.nodes, looked.board, has_udev=True, groups={})
+    found = looked.found
     if looked.trouble and not looked.nodes:
         return [Check("devices", Status.UNKNOWN, f"devices could not be looked for: {looked.trouble}")]
     if not found.of("video"):
@@ -121,9 +130,7 @@ def check(looked: Looked) -> list[Check]:
         if not node.may_open:
             checks.append(_closed(node))
     if looked.closed and found.cameras:
-        what = (
-            f"who holds a device is known of this user's own processes: {looked.closed} others may not be looked into"
-        )
+        what = f"who holds a device is known of some processes only: {looked.closed} may not be looked into"
         checks.append(Check("holders", Status.UNKNOWN, what, "`sudo` in front of the command sees them all"))
     return checks
 

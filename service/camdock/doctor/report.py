@@ -68,7 +68,9 @@ def as_text(checks: Sequence[Check], took_s: float) -> str:
     for check in checks:
         mark = check.status.upper() if check.status is Status.BAD else check.status.value
         lines.append(f"{mark:<8} {check.name:<{width}}  {_plain(check.what)}")
-        lines += [f"{'':<{width + 11}}{_plain(line)}" for line in check.details.get("lines", ())]
+        for line in check.details.get("lines", ()):
+            indent = width + 11 + len(line) - len(line.lstrip(" "))
+            lines.append(f"{'':<{indent}}{_plain(line)}")
     for status, title in ((Status.BAD, "Wrong"), (Status.WARNING, "Worth a look"), (Status.UNKNOWN, "Not found out")):
         those = [check for check in checks if check.status is status]
         if those:
