@@ -43,6 +43,11 @@ def test_a_source_that_cannot_be_used_is_not_replaced_by_another() -> None:
     assert "did you mean v4l2:?" in check(answer)[0].what
 
 
+def test_a_mistake_behind_another_is_told_too() -> None:
+    found = check(read(CAMDOCK_LINGER_S="soon", CAMDOCK_SOURCE="v4l3:0"))
+    assert [one.what.partition("=")[0].partition(":")[0] for one in found] == ["CAMDOCK_LINGER_S", "CAMDOCK_SOURCE"]
+
+
 def test_a_network_address_without_a_token_is_one_mistake_with_the_ways_out() -> None:
     found = check(read(CAMDOCK_HOST="0.0.0.0"))
     assert len(found) == 1

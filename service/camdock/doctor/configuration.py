@@ -52,8 +52,7 @@ def read() -> Iterator[dict[str, Any]]:
             facts |= _told(read_config())
             break
         except ConfigInvalid as error:
-            mistakes = re.split(r"\n(?! )", str(error))
-            facts["mistakes"] = facts["mistakes"] or mistakes  # what follows from leaving those out is none
+            facts["mistakes"] += re.split(r"\n(?! )", str(error))
             left_out.update(re.findall(r"\b(?:CAMDOCK_[A-Z_]+[A-Z]|HOST|PORT)\b", str(error)))
             for name in left_out:
                 os.environ.pop(name, None)
