@@ -52,7 +52,8 @@ examples
   camdock doctor                                     with the configuration of this environment
   camdock doctor --source 'v4l2:/dev/video0?fps=30'  that source alone
   camdock doctor --json | jq -r '.checks[] | select(.status == "bad") | .what, .hint'
-  sudo -u camdock env $(sudo cat /etc/camdock/camdock.env) camdock doctor     as the service sees it
+  sudo systemd-run --pipe --uid=camdock -p EnvironmentFile=/opt/camdock/current/camdock.env \\
+    /opt/camdock/current/build/venv/bin/camdock doctor   as the deployed service sees it, without its token
   docker compose exec camdock camdock doctor         inside the container
 """
 
