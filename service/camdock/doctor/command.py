@@ -53,7 +53,8 @@ examples
   camdock doctor --source 'v4l2:/dev/video0?fps=30'  that source alone
   camdock doctor --json | jq -r '.checks[] | select(.status == "bad") | .what, .hint'
   sudo systemd-run --pipe --uid=camdock -p EnvironmentFile=/opt/camdock/current/camdock.env \\
-    /opt/camdock/current/build/venv/bin/camdock doctor   as the deployed service sees it, without its token
+    --setenv=CAMDOCK_TOKEN_FILE=/etc/camdock/token --setenv=CAMDOCK_STATE_DIR=/var/lib/camdock/settings \\
+    /opt/camdock/current/build/venv/bin/camdock doctor                      as the deployed service sees it
   docker compose exec camdock camdock doctor         inside the container
 """
 
