@@ -129,9 +129,9 @@ ifneq ($$(call given,$(1)),)
 $(2): export CAMDOCK_$(1) = $$(value $(1))
 endif
 endef
-$(foreach name,SOURCE SOURCES HOST PORT,$(eval $(call PASSED,$(name),run up deploy)))
+$(foreach name,SOURCE SOURCES HOST PORT,$(eval $(call PASSED,$(name),run up deploy doctor)))
 $(foreach name,MODE IMAGE YES,$(eval $(call PASSED,$(name),deploy)))
-$(eval $(call PASSED,TOKEN,run up))
+$(eval $(call PASSED,TOKEN,run up doctor))
 
 .PHONY: run
 run: $(RUN) ## Pictures on http://localhost:8000; SOURCE= HOST= PORT= TOKEN= set it up
@@ -152,6 +152,11 @@ deploy: $(DEPLOY) ## To one machine over SSH, HOST=pi@camera.local: explains, as
 .PHONY: devices
 devices: ## What a container needs for this machine's cameras: make -s devices > compose.override.yaml; ARGS=--run
 	@cd service && exec python3 -m camdock devices $(ARGS)
+
+.PHONY: doctor
+doctor: ## What is wrong on this machine, in words, and what mends it; SOURCE= as above, ARGS=--json
+	@if [ -x $(PY) ]; then exec $(PY) -m camdock doctor $(ARGS); fi
+	cd service && exec python3 -m camdock doctor $(ARGS)
 
 ##@ Prove
 

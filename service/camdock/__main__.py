@@ -1,5 +1,5 @@
 """The command line: `camdock` runs the service, `camdock abi` judges compiled modules, `camdock seal` keeps the answer,
-`camdock devices` prints what a container needs for this machine's cameras.
+`camdock devices` prints what a container needs for this machine's cameras, `camdock doctor` says what is wrong here.
 
 Runs in: the API process, or one of its own. `python -m camdock` is the same. Imports no part before it is asked for:
 the base install has no service, `camdock abi` must work where the service's libraries are broken, and `camdock devices`
@@ -28,6 +28,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from camdock.devices import main as devices
 
         return devices(given[1:])
+    if given[:1] == ["doctor"]:
+        if sys.version_info < (3, 11):  # noqa: UP036 - a clone may lie on any machine
+            print("camdock doctor: needs Python 3.11 or newer: `make setup` says how to have one", file=sys.stderr)
+            return EXIT_NOT_INSTALLED
+        from camdock.doctor.command import main as doctor
+
+        return doctor(given[1:])
     if given == ["--version"]:
         print(f"camdock {camdock.__version__}")
         return 0

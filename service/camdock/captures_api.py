@@ -248,9 +248,13 @@ def router(
         except ValidationError:
             raise CaptureMissing(f"the metadata of {filename} is not as it was written") from None
 
-    @routes.delete("/captures/{filename}", summary="Delete it", status_code=204, responses=documented(404, 422, 507))
-    async def delete(filename: CaptureName) -> None:
+    @routes.delete(
+        "/captures/{filename}", summary="Delete it", status_code=204, response_class=Response,
+        responses=documented(404, 422, 507),
+    )  # fmt: skip
+    async def delete(filename: CaptureName) -> Response:
         """The picture and its metadata, for good."""
         await captures.delete(filename)
+        return Response(status_code=204)
 
     return routes

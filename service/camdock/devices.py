@@ -7,19 +7,21 @@ the standard library, and nothing newer than Python 3.9: neither Camdock nor any
 from __future__ import annotations
 
 import argparse
+import contextlib
 import fcntl
 import json
 import os
 import stat
 import struct
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 V4L2_MAJOR = 81  # fixed for every kernel; compose.yaml has it. The others are chosen anew by each kernel
 VIDEO_GROUP = 44  # `video` on Debian, Ubuntu and Raspberry Pi OS; compose.yaml has it
 IN_COMPOSE = (f"c {V4L2_MAJOR}:* rw", str(VIDEO_GROUP), "/dev:/dev:ro")  # the lines that compose.yaml has
+IN_CONTAINER = ("/.dockerenv", "/run/.containerenv")  # what Docker and Podman put into each of theirs
 IMAGE = "camdock:current"
 LIBCAMERA = ("media", "dma_heap", "vchiq")  # what libcamera opens on a Raspberry Pi, beside /dev/video*
 
@@ -75,12 +77,18 @@ class Found:
 # --- looking ----------------------------------------------------------------------------------------------------------
 
 
-def look(root: Path = Path("/")) -> Found:
-    """What is there below `root`. Raises nothing: what cannot be read is not there."""
+def look(root: Path = Path("/"), *, also: Iterable[str] = (), opening: bool = True) -> Found:
+    """What is there below `root`. Raises nothing: what cannot be read is not there.
+
+    also     video nodes that lie elsewhere, by their paths
+    opening  False: no device is opened, which may hang, so that what a node gives stays unknown (`ask` it)
+    """
     groups = _groups(root)
     names = {number: name for name, number in groups.items()}
     nodes = []
-    for kind, path in _paths(root):
+    paths = list(_paths(root))
+    paths += [("video", Path(path)) for path in also if ("video", Path(path)) not in paths]
+    for kind, path in paths:
         try:
             status = path.stat()
         except OSError:
@@ -95,7 +103,9 @@ def look(root: Path = Path("/")) -> Found:
             node.group_may = mode & 0o060 == 0o060 or mode & 0o006 == 0o006
             node.may_open = os.access(path, os.R_OK | os.W_OK)
             if kind == "video":
-                _ask(node, path, root)
+                _name(node, path, root)
+                if opening:
+                    ask(node, path)
             nodes.append(node)
     return Found(
         nodes,
@@ -136,8 +146,8 @@ def _groups(root: Path) -> dict[str, int]:
     return found
 
 
-def _ask(node: Node, path: Path, root: Path) -> None:
-    """Fill in what the kernel says of a video node: by opening it where this user may, else from sysfs alone."""
+def _name(node: Node, path: Path, root: Path) -> None:
+    """Fill in what the kernel says of a video node that is not opened."""
     node.name = _text(root / f"sys/class/video4linux/{path.name}/name")
     for folder in ("dev/v4l/by-id", "dev/v4l/by-path"):
         try:
@@ -148,6 +158,10 @@ def _ask(node: Node, path: Path, root: Path) -> None:
         node.links += [
             f"/{folder}/{link.name}" for link in links if os.path.basename(os.path.realpath(link)) == path.name
         ]
+
+
+def ask(node: Node, path: Path) -> None:
+    """Fill in what the driver says of a video node, by opening it where this user may."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
@@ -163,6 +177,29 @@ def _ask(node: Node, path: Path, root: Path) -> None:
     node.driver = driver.rstrip(b"\0").decode("utf-8", "replace")
     node.name = card.rstrip(b"\0").decode("utf-8", "replace") or node.name
     node.captures = bool(able & (_CAPTURE | _CAPTURE_MPLANE)) and not able & (_M2M | _M2M_MPLANE)
+
+
+def holders(targets: Collection[str], proc: Path = Path("/proc")) -> tuple[dict[str, dict[int, str]], int]:
+    """Which other processes have files open: their names by process id, for each target that somebody has.
+
+    targets  as they stand in /proc/PID/fd: a device's real path, or socket:[INODE]
+    returns  those, and how many processes this user may not look into
+    """
+    found: dict[str, dict[int, str]] = {}
+    closed = 0
+    for entry in proc.glob("[0-9]*"):
+        try:
+            if int(entry.name) == os.getpid():
+                continue
+            for link in os.listdir(entry / "fd"):
+                with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                    if (target := os.readlink(entry / "fd" / link)) in targets:
+                        found.setdefault(target, {})[int(entry.name)] = _text(entry / "comm")
+        except PermissionError:
+            closed += 1
+        except OSError:
+            continue  # it has ended meanwhile
+    return found, closed
 
 
 # --- the lines --------------------------------------------------------------------------------------------------------

@@ -45,6 +45,7 @@ def _epilog() -> str:
         "  CAMDOCK_TOKEN=$(openssl rand -hex 16) camdock --host 0.0.0.0      for the network, with a token",
         "",
         "camdock abi --help: judge compiled modules by NumPy's ABI, without loading any of them",
+        "camdock doctor: what is wrong on this machine, in words, and the command that mends it",
         "camdock seal --help: judge them once, where an image is built, and not again at every start",
     ]
     return "\n".join(lines)

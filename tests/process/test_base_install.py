@@ -78,6 +78,18 @@ def test_without_the_service_one_sentence_says_what_to_install(
     assert "camdock abi --help" in answer.stderr
 
 
+@pytest.mark.slow
+def test_the_doctor_says_what_is_not_installed_and_looks_at_the_rest(bare: Path, tmp_path: Path) -> None:
+    answer = run(bare / "camdock", "doctor", "--json", folder=tmp_path)
+    assert answer.returncode == 1, answer.stderr
+    found = {one["name"]: one for one in json.loads(answer.stdout)["checks"]}
+    assert "the camera service is not installed" in found["configuration"]["what"]
+    assert "pip install 'camdock[service]'" in found["configuration"]["hint"]
+    assert found["backend.v4l2"]["what"].startswith("not installed")
+    assert {found[name]["status"] for name in ("user", "versions", "backend.v4l2", "backend.relay")} == {"ok"}
+    assert found["abi"]["what"] == "NumPy is not installed"
+
+
 def test_the_base_is_no_part_of_the_service_and_every_source_brings_the_service() -> None:
     extras = PROJECT["optional-dependencies"]
     assert {re.split(r"[<>=;\s]", line)[0] for line in PROJECT["dependencies"]} == {

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from camdock import devices
 from camdock.backends import v4l2
 from camdock.errors import SourceDenied
 
@@ -40,13 +41,13 @@ def looks_like(node: Path, mode: int, group: int, monkeypatch: pytest.MonkeyPatc
 def container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mark = tmp_path / ".dockerenv"
     mark.touch()
-    monkeypatch.setattr(v4l2, "IN_CONTAINER", (str(mark),))
+    monkeypatch.setattr(devices, "IN_CONTAINER", (str(mark),))
 
 
 def test_on_a_machine_it_names_the_group_and_for_a_container_its_number(
     node: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(v4l2, "IN_CONTAINER", (str(tmp_path / "absent"),))
+    monkeypatch.setattr(devices, "IN_CONTAINER", (str(tmp_path / "absent"),))
     monkeypatch.setattr(v4l2.grp, "getgrgid", lambda _: v4l2.grp.struct_group(("camera", "x", 7, [])))
     said = hint(errno.EACCES, node)
     assert "usermod -aG camera USER" in said

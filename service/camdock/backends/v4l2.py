@@ -34,6 +34,7 @@ from linuxpy.video.device import (
     set_control,
 )
 
+from camdock import devices
 from camdock.backends import Backend, Opened
 from camdock.errors import CameraError, SourceBusy, SourceDenied, SourceFailed, SourceMissing
 from camdock.frame import Picture, whole_jpeg
@@ -47,7 +48,6 @@ DEFAULT_SIZES = {"MJPG": (1280, 720), "JPEG": (1280, 720)}
 DEFAULT_RAW_SIZE = (640, 480)
 # Video nodes that capture, but are no cameras: parts of the Pi's and other codecs and image processors.
 NO_CAMERAS = ("bcm2835-isp", "bcm2835-codec", "rpi-hevc-dec", "unicam", "rp1-cfe", "pispbe", "rkisp1", "hantro-vpu")
-IN_CONTAINER = ("/.dockerenv", "/run/.containerenv")  # what Docker and Podman put into each of theirs
 GAIN_STEPS = 16  # V4L2 gives gain no unit; most sensors count in sixteenths, and their least is none
 
 CID_EXPOSURE_AUTO, CID_EXPOSURE_ABSOLUTE = 0x009A0901, 0x009A0902
@@ -59,12 +59,8 @@ _FLAG_ERROR, _FLAG_MONOTONIC, _TIMESTAMP_MASK = 0x40, 0x2000, 0xE000
 
 def holders(path: str) -> list[str]:
     """Which other processes have a device open: "pid 812 (guvcview)"; only those that we may look into."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            if int(entry.name) != os.getpid() and any(os.readlink(link) == path for link in (entry / "fd").iterdir()):
-                found.append(f"pid {entry.name} ({(entry / 'comm').read_text().strip()})")
-    return found
+    found, _closed = devices.holders([path])
+    return [f"pid {pid} ({name})" for pid, name in found.get(path, {}).items()]
 
 
 def error_of(error: OSError, path: str) -> CameraError:
@@ -88,7 +84,7 @@ def error_of(error: OSError, path: str) -> CameraError:
 
 def _permission(error: OSError, path: str) -> str:
     """What gives this process the right to open a device: a line for the machine, or for the container it runs in."""
-    boxed = any(os.path.exists(mark) for mark in IN_CONTAINER)
+    boxed = any(os.path.exists(mark) for mark in devices.IN_CONTAINER)
     if error.errno == errno.EPERM and boxed:
         # The group is right, or EACCES would have come first: the container's list of devices refuses.
         return """`--device-cgroup-rule 'c 81:* rw'`, in compose.yaml `device_cgroup_rules: ["c 81:* rw"]`"""

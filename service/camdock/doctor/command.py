@@ -1,0 +1,246 @@
+"""`camdock doctor` from its command line: everything looked at, side by side, within one deadline.
+
+Runs in: the doctor's process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from camdock.doctor import cameras, configuration, libraries, machine, nodes, places
+from camdock.doctor.answer import Answer
+from camdock.doctor.asking import ask
+from camdock.doctor.configuration import Known
+from camdock.doctor.nodes import Looked
+from camdock.doctor.report import Check, Status, as_json, as_text, worst
+from camdock.guard import Guard
+from camdock.source import Source, SourceInvalid
+
+DEADLINE_S = 7.0  # and at most 2 s more for what cannot be killed: done within 10 s, whatever hangs
+NODE_WITHIN_S = 2.0
+LOADING = 2  # back ends that are loaded at once: each takes tens of megabytes
+
+_EPILOG = """what is looked at, by the names of --json
+  configuration  what cannot be used of the CAMDOCK_ variables, and what is probably a slip of the pen
+  token          the file of CAMDOCK_TOKEN_FILE: readable, good, for the right eyes alone
+  devices        video nodes, their formats, who holds them, whether this user may open them
+  holders        how many processes could not be looked into
+  camera.NAME    every configured camera, really opened for one picture in a process of its own; not while a running
+                 Camdock has it. camera.NAME.backends: for opencv: by each of OpenCV's video back ends
+  backend.KIND   the libraries of the other kinds of source: do they load; opencv.NAME: OpenCV's video back ends
+  abi            do compiled libraries fit the installed NumPy (camdock abi --help)
+  disk.NAME      the folders that are written to: is there room, may this user write
+  port           free, held by whom, or Camdock itself
+  user, kernel, versions, container, engine
+
+Nothing is changed, and nothing that hangs is waited for: each part runs in a child process that is killed in time. One
+that survives even that is named. A camera's light may go on for a moment.
+
+exit status
+  0  nothing is wrong (there may be warnings, and what could not be found out)
+  1  something is wrong; the last lines say what, and which command mends it
+  2  a mistake on the command line
+
+examples
+  camdock doctor                                     with the configuration of this environment
+  camdock doctor --source 'v4l2:/dev/video0?fps=30'  that source alone
+  camdock doctor --json | jq -r '.checks[] | select(.status == "bad") | .what, .hint'
+  sudo systemd-run --pipe --uid=camdock -p EnvironmentFile=/opt/camdock/current/camdock.env \\
+    --setenv=CAMDOCK_TOKEN_FILE=/etc/camdock/token --setenv=CAMDOCK_STATE_DIR=/var/lib/camdock/settings \\
+    /opt/camdock/current/build/venv/bin/camdock doctor                      as the deployed service sees it
+  docker compose exec camdock camdock doctor         inside the container
+"""
+
+
+class Doctor:
+    """One examination: what was looked at so far, and until when all of it must be done.
+
+    source  this one alone, without the configuration
+    told    called with what is still waited for, whenever that changes
+    """
+
+    def __init__(self, source: Source | None, deadline_s: float, told: Callable[[list[str]], None]) -> None:
+        self._source = source
+        self._told = told
+        self._until = time.monotonic() + deadline_s
+        self._guard = Guard()
+        self._checks: list[Check] = []
+        self._waiting: list[str] = []
+        self._cameras: list[str] = []
+        self._loading = asyncio.Semaphore(LOADING)
+
+    async def run(self) -> list[Check]:
+        """Look at everything; returns the checks in a fixed order, the cameras' first."""
+        try:
+            await self._run()
+        finally:
+            self._guard.stop()
+        order = ("configuration", "token", "camera", "devices", "holders", "user", "abi", "backend", "opencv", "disk",
+                 "port", "kernel", "container", "engine", "versions")  # fmt: skip
+
+        def place(check: Check) -> tuple[int, int]:
+            noun, _, rest = check.name.partition(".")
+            camera = rest.partition(".")[0]
+            return order.index(noun), self._cameras.index(camera) if noun == "camera" else 0
+
+        return sorted(self._checks, key=place)
+
+    async def _run(self) -> None:
+        here = asyncio.create_task(self._part("this machine", self._machine()))
+        known = await self._part("the configuration", self._configuration())
+        self._cameras = list(known.cameras)
+        idle = libraries.idle_kinds({source.kind for source in known.cameras.values()})
+        video_backends = libraries.VIDEO_BACKENDS
+        if self._source is not None:
+            idle, video_backends = [], ()
+        port = asyncio.create_task(self._part("the port", self._port(known)))
+        looked = asyncio.create_task(self._part("devices", self._devices(known)))
+        await asyncio.gather(
+            here,
+            port,
+            looked,
+            self._part("the NumPy ABI", self._abi(known)),
+            *(self._part(f"disk ({name})", self._folder(name, path)) for name, path in known.folders.items()),
+            *(
+                self._part(f"camera {name}", self._camera(name, source, known, port, looked))
+                for name, source in known.cameras.items()
+            ),
+            *(self._part(f"back end {kind}", self._backend(kind)) for kind in idle),
+            *(self._part(f"OpenCV with {name}", self._video_backend(name)) for name in video_backends),
+        )
+
+    async def _part(self, what: str, work: Awaitable[Any]) -> Any:
+        self._waiting.append(what)
+        self._told(self._waiting)
+        try:
+            return await work
+        finally:
+            self._waiting.remove(what)
+            self._told(self._waiting)
+
+    async def _ask(self, errand: str, arguments: Mapping[str, Any], share: float = 1.0) -> Answer:
+        now = time.monotonic()
+        return await ask(errand, arguments, self._guard, now + (self._until - now) * share)
+
+    async def _configuration(self) -> Known:
+        if self._source is not None:
+            return Known({"camera": self._source}, abi_cache=os.environ.get("CAMDOCK_ABI_CACHE", ""))
+        answer = await self._ask("configuration", {}, 0.5)  # where it hangs, the rest is looked at all the same
+        self._checks += configuration.check(answer)
+        return Known.of(answer)
+
+    async def _machine(self) -> None:
+        self._checks += machine.checks(await self._ask("machine", {}))
+
+    async def _port(self, known: Known) -> Any:
+        if not known.port:
+            return None
+        answer = await self._ask("port", {"host": known.host, "port": known.port, "token": known.token})
+        self._checks.append(places.check_port(known, answer))
+        return answer.facts.get("health")
+
+    async def _devices(self, known: Known) -> Looked:
+        """Find the nodes, also those that are configured; then ask each, going on behind one that hangs."""
+        looked = Looked.of(await self._ask("nodes", {"also": list(known.paths.values())}, 0.5))
+        now = time.monotonic()
+        until = now + (self._until - now) * 0.5  # cameras that are no nodes still want their time
+        waiting = looked.to_ask()
+        while waiting and (left := until - time.monotonic()) > 0:
+            within_s = min(left / 2, NODE_WITHIN_S)
+            answer = await ask("formats", {"paths": waiting}, self._guard, time.monotonic() + within_s)
+            looked.take(answer.given)
+            waiting = waiting[len(answer.given) :]
+            if waiting and answer.trouble:  # at this one it hung, or its process died
+                looked.hanging[waiting.pop(0)] = answer.stuck or answer.trouble
+        self._checks += nodes.check(looked)
+        return looked
+
+    async def _abi(self, known: Known) -> None:
+        names = libraries.names_of(known.cameras.values())
+        answer = await self._ask("abi", {"names": names, "cache": known.abi_cache})
+        self._checks.append(libraries.check_abi(answer, enabled=known.abi == "check"))
+
+    async def _folder(self, name: str, path: str) -> None:
+        answer = await self._ask("folder", {"path": path}) if path else Answer()
+        self._checks.append(places.check_folder(name, path, answer))
+
+    async def _camera(
+        self, name: str, source: Source, known: Known, port: Awaitable[Any], looked: Awaitable[Looked]
+    ) -> None:
+        path, health = known.paths.get(name, ""), await port
+        there = await looked if path or source.kind == "auto" else Looked()  # others need not wait for devices
+        self._checks += await cameras.check(name, source, path, health, there, self._guard, self._until)
+
+    async def _backend(self, kind: str) -> None:
+        async with self._loading:
+            answer = await self._ask("backend", {"kind": kind})
+        self._checks.append(libraries.check_backend(kind, answer))
+
+    async def _video_backend(self, name: str) -> None:
+        async with self._loading:
+            answer = await self._ask("video_backend", {"name": name})
+        if check := libraries.check_video_backend(name, answer):
+            self._checks.append(check)
+
+
+def _told(waiting: list[str]) -> None:
+    """Progress, on one line that is written over."""
+    text = f"looking at {', '.join(waiting)} ..." if waiting else ""
+    sys.stderr.write(f"\r\x1b[K{text[:100]}")
+    sys.stderr.flush()
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 1 <= seconds <= 600:
+        raise ValueError
+    return seconds
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="camdock doctor",
+        description="Say what is wrong on this machine, and which command mends it.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--source", metavar="SOURCE", help="examine this source alone, whatever is configured")
+    parser.add_argument("--json", action="store_true", help="for programs: checks with name, status (ok, warning, bad, "
+                        "unknown), what, hint, details")  # fmt: skip
+    parser.add_argument("--deadline", metavar="S", type=_seconds, default=DEADLINE_S,
+                        help=f"seconds for all of it, 1 to 600 ({DEADLINE_S:g})")  # fmt: skip
+    return parser
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Examine and report; returns the exit status."""
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    try:
+        source = Source.parse(given.source) if given.source is not None else None
+    except SourceInvalid as error:
+        parser.error(f"--source: {error}")
+    # What children write to their log is no part of the report; its last line is, where it tells of a death.
+    logging.getLogger("camdock").addHandler(logging.NullHandler())
+    logging.getLogger("camdock").propagate = False
+    began = time.monotonic()
+
+    async def examine() -> list[Check]:
+        told = _told if sys.stderr.isatty() else lambda _waiting: None
+        return await Doctor(source, given.deadline, told).run()
+
+    try:
+        checks = asyncio.run(examine())
+    except KeyboardInterrupt:
+        return 130
+    took_s = time.monotonic() - began
+    sys.stdout.write(as_json(checks, took_s) + "\n" if given.json else as_text(checks, took_s))
+    sys.stdout.flush()
+    return 1 if worst(checks) is Status.BAD else 0
