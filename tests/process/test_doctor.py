@@ -106,7 +106,8 @@ def test_all_that_is_wrong_is_named_at_once_and_the_configuration_that_can_be_us
             CAMDOCK_SOURC="v4l2:0", CAMDOCK_LINGER_S="soon",
         )  # fmt: skip
     assert said.status == 1
-    assert said.bad() == {"token", "configuration", "camera.busy", "camera.gone", "disk.settings", "port"}
+    broken = {"token", "configuration", "camera.busy", "camera.gone", "disk.settings", "disk.captures", "port"}
+    assert said.bad() == broken
     assert "no such file" in said.one("token")["what"]
     assert "openssl rand" in said.one("token")["hint"]
     assert "CAMDOCK_LINGER_S=soon" in said.one("configuration")["what"]
