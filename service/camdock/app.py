@@ -89,7 +89,7 @@ def build(config: Config) -> FastAPI:
     app.include_router(stream.router(cameras, sender))
     app.include_router(websocket.router(cameras, sender))
     app.include_router(
-        images.router(cameras, room, most_bytes=config.upload_max_bytes, most_pixels=config.upload_max_pixels)
+        images.router(cameras, captures, room, most_bytes=config.upload_max_bytes, most_pixels=config.upload_max_pixels)
     )
     kept_as = config.image_format, config.image_quality
     app.include_router(compat.router(cameras, captures, *kept_as))  # /captures/list is no capture's name: it goes first

@@ -1,4 +1,4 @@
-"""POST /images/process: a picture that somebody sends, or that a camera just took, through a list of operations.
+"""POST /images/process: a picture that somebody sends, that a camera just took or that was kept, through operations.
 
 Runs in: the API process. The bytes go to the darkroom as they came; of the picture only its first bytes are looked at.
 """
@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from pydantic import BaseModel, Field, ValidationError
@@ -17,8 +18,9 @@ from pydantic import BaseModel, Field, ValidationError
 from camdock.api import FRESH_MS, NO_STORE, fresh_frame
 from camdock.bodies import read_upload
 from camdock.camera import Camera
+from camdock.captures import Captures
 from camdock.darkroom import Darkroom
-from camdock.errors import UploadUnsupported
+from camdock.errors import UploadTooLarge, UploadUnsupported
 from camdock.problems import documented
 from camdock.recipe import LONGEST_JSON, MOST_OPERATIONS, OPERATIONS, RECIPE, Operation, name_of
 from camdock.stream import find
@@ -138,7 +140,7 @@ def _description() -> dict[str, Any]:
             }
         ],
         "requestBody": {
-            "description": "a picture, as it is or in a form; none where `camera` names one",
+            "description": "a picture, as it is or in a form; none where `camera` or `capture` names one",
             "content": {"multipart/form-data": {"schema": form}, **{kind: {"schema": binary} for kind in TAKEN}},
         },
     }
@@ -153,7 +155,21 @@ ANSWERS: Mapping[int | str, dict[str, Any]] = {
 }
 
 
-def router(cameras: dict[str, Camera], darkroom: Darkroom, *, most_bytes: int, most_pixels: int) -> APIRouter:
+async def _kept(captures: Captures, name: str, most_bytes: int) -> bytes:
+    """A capture's file. Raises CaptureMissing, UploadTooLarge."""
+    opened = await captures.open(name)
+    with opened.file as file:
+        if opened.size_bytes > most_bytes:
+            raise UploadTooLarge(
+                f"{name} has {opened.size_bytes} bytes, more than {most_bytes}",
+                "CAMDOCK_UPLOAD_MAX_BYTES sets the limit for pictures that are worked on",
+            )
+        return bytes(await run_in_threadpool(file.read))
+
+
+def router(
+    cameras: dict[str, Camera], captures: Captures, darkroom: Darkroom, *, most_bytes: int, most_pixels: int
+) -> APIRouter:
     """The pictures that people send."""
     routes = APIRouter(tags=["images"])
 
@@ -174,6 +190,7 @@ def router(cameras: dict[str, Camera], darkroom: Darkroom, *, most_bytes: int, m
         camera: Annotated[
             str | None, Query(max_length=64, description="take this camera's newest picture; the body is then empty")
         ] = None,
+        capture: Annotated[str | None, Query(max_length=64, description="take this capture; likewise")] = None,
         answer: Annotated[
             Literal["picture", "measurements"], Query(description="what to answer: the picture, or figures of it")
         ] = "picture",
@@ -189,11 +206,12 @@ def router(cameras: dict[str, Camera], darkroom: Darkroom, *, most_bytes: int, m
             if upload.operations is not None and asked is not None:
                 raise _mistake("operations", "given twice: in the form, and behind the address")
             steps = recipe_of(upload.operations if asked is None else asked)
-            # A capture by its name will be the third place that a picture comes from.
-            if (camera is None) == (upload.picture is None):
-                raise _mistake("camera", "send a picture, or name a camera: one of the two")
+            if [camera, capture, upload.picture].count(None) != 2:
+                raise _mistake("camera", "send a picture, or name a camera or a capture: one of the three")
             if camera is not None:
                 picture = (await fresh_frame(find(cameras, camera), FRESH_MS / 1000)).jpeg
+            elif capture is not None:
+                picture = await _kept(captures, capture, most_bytes)
             else:
                 picture = upload.picture or b""
             arguments = {"kind": kind_of(picture), "steps": steps, "answer": answer, "most_pixels": most_pixels}

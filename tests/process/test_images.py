@@ -75,6 +75,11 @@ def test_a_photograph_comes_back_smaller_and_a_camera_can_be_measured(service: S
         assert (image.format, image.size) == ("WEBP", (300, 200))
     measured = service.ask("POST", "/images/process?camera=camera&answer=measurements")
     assert (measured.status, measured.json()["width"]) == (200, 640)
+    kept = service.ask("POST", "/cameras/camera/captures").json()
+    again = service.ask("POST", f"/images/process?capture={kept['filename']}&answer=measurements")
+    assert (again.status, again.json()["width"]) == (200, 640)
+    gone = service.ask("POST", "/images/process?capture=capture_20000101_000000_000.jpg")
+    assert (gone.status, gone.json()["code"]) == (404, "capture_missing")
     assert darkroom(service).nice() == 10
 
 

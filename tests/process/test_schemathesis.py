@@ -30,7 +30,7 @@ FEW, MANY = 5, 150  # examples of each operation and mode: with every change, an
 ANSWERED_WITHIN_S = 5
 # What no description tells: what a camera can do, what fits a picture, what goes with what.
 REFUSALS = ("setting_out_of_range", "operation_impossible")
-TOGETHER = ("one of the two", "give width", "needs width", "encode is the last", "given twice")
+TOGETHER = ("one of the three", "give width", "needs width", "encode is the last", "given twice")
 FRAMES = TypeAdapter(Annotated[int, Field(ge=1, le=10**9)])  # as the service reads ?frames=
 
 

@@ -66,9 +66,9 @@ def test_a_picture_comes_raw_or_in_a_form_and_its_operations_with_it_or_behind_t
 def test_a_camera_may_be_named_instead_of_a_picture(app: FastAPI) -> None:
     assert size_of(post(app, HALF, params={"camera": "front"})) == (32, 24)
     refused(post(app, params={"camera": "back"}), 404, "camera_missing")
-    assert "one of the two" in refused(post(app, params={"camera": "front"}, content=PICTURE, headers=IMAGE), 422,
+    assert "one of the three" in refused(post(app, params={"camera": "front"}, content=PICTURE, headers=IMAGE), 422,
                                        "request_invalid")  # fmt: skip
-    assert "one of the two" in refused(post(app, content=b""), 422, "request_invalid")
+    assert "one of the three" in refused(post(app, content=b""), 422, "request_invalid")
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda one: one["op"])

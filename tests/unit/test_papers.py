@@ -56,7 +56,7 @@ def endpoints(folder: Path) -> set[str]:
     routers = (
         api.router(cameras, sender, abi, "1"),
         stream.router(cameras, sender),
-        images.router(cameras, Darkroom(Painter()), most_bytes=1, most_pixels=1),
+        images.router(cameras, Captures(folder), Darkroom(Painter()), most_bytes=1, most_pixels=1),
         metrics.router(cameras, sender, abi, "1"),
         captures_api.router(cameras, Captures(folder), Painter(), "JPG", 95),
         compat.router(cameras, Captures(folder), "JPG", 95),
