@@ -31,6 +31,9 @@ ANSWERED_WITHIN_S = 5
 # What no description tells: what a camera can do, what fits a picture, what goes with what.
 REFUSALS = ("setting_out_of_range", "operation_impossible")
 TOGETHER = ("one of the three", "give width", "needs width", "encode is the last", "given twice")
+OPEN = ("/health", "/login", "/logout")
+TOKEN = "a-token-of-the-tests"
+BEARER = {"Authorization": f"Bearer {TOKEN}"}
 FRAMES = TypeAdapter(Annotated[int, Field(ge=1, le=10**9)])  # as the service reads ?frames=
 
 
@@ -81,6 +84,11 @@ schemathesis.openapi.format("binary", st.sampled_from([honest(kind) for kind in 
 schemathesis.openapi.format("operations", st.lists(st.sampled_from(EXAMPLES[:-1]), max_size=3).map(json.dumps))
 
 
+def could_be_wrong(operation: Any, *, named: bool = False) -> bool:
+    """Whether there is anything in its requests that can be wrong; with `named` its path is given."""
+    return bool([*operation.query, *operation.body, *([] if named else operation.path_parameters)])
+
+
 def keeps_to_its_description(
     operation: Any, mode: GenerationMode, session: requests.Session, overridden: dict[str, Any], examples: int
 ) -> set[int]:
@@ -117,12 +125,8 @@ def test_every_operation_keeps_to_its_description(
             named = "{name}" in operation.path
             if name is not None and not named:
                 continue
-            if mode.is_negative and not [
-                *operation.query,
-                *operation.body,
-                *([] if name else operation.path_parameters),
-            ]:
-                continue  # nothing that could be wrong
+            if mode.is_negative and not could_be_wrong(operation, named=name is not None):
+                continue
             overridden = {"path_parameters": {"name": name}} if name else {}
             answered[operation.label] = keeps_to_its_description(operation, mode, session, overridden, examples)
     wanted = {"positive": {200, 201}, "negative": {422}}[mode.value]
@@ -130,6 +134,63 @@ def test_every_operation_keeps_to_its_description(
     for label, seen in answered.items():
         is_anybody = "{filename}" in label or (name is None and "{name}" in label)  # nothing is called as generated
         assert wanted & seen or is_anybody, f"{label} never answered {wanted}: {seen}"
+
+
+@pytest.fixture(scope="module", params=["guarded service"])
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service with a token."""
+    given = {"CAMDOCK_SOURCE": "synthetic:?size=320x240&fps=60", "CAMDOCK_TOKEN": TOKEN}
+    with Service(given, tmp_path_factory.mktemp("guarded")) as running:
+        assert running.get("/snapshot", headers=BEARER).status == 200
+        yield running
+        assert "Traceback" not in running.log, running.log[-6000:]
+
+
+@pytest.mark.parametrize("examples", [1, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.timeout(100)
+def test_without_a_token_nothing_but_health_and_login_answers(guarded: Service, examples: int) -> None:
+    schema = schemathesis.openapi.from_url(f"http://127.0.0.1:{guarded.port}/openapi.json", headers=BEARER)
+    paths = schema.raw_schema["paths"].keys()
+    refused = set()
+
+    def ask(operation: Any, mode: GenerationMode) -> None:
+        @settings(
+            max_examples=examples, deadline=None, database=None, derandomize=True,
+            suppress_health_check=list(HealthCheck),
+        )  # fmt: skip
+        @given(case=operation.as_strategy(generation_mode=mode))
+        def asked(case: schemathesis.Case) -> None:
+            answer = case.call(session=session)
+            assert answer.status_code == 401, (operation.label, answer.text)
+            refused.add(operation.path)
+
+        asked()
+
+    with Bounded() as session:
+        for result in schema.get_all_operations():
+            operation = result.ok()
+            if not operation.path.startswith(OPEN):
+                for mode in GenerationMode if could_be_wrong(operation) else (GenerationMode.POSITIVE,):
+                    ask(operation, mode)
+    open_to_all = {path for path in paths if path.startswith(OPEN)}
+    assert refused == paths - open_to_all
+    assert open_to_all <= {"/health", "/health/live", "/health/ready", "/login", "/logout"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", list(GenerationMode))
+@pytest.mark.timeout(100)
+def test_with_a_token_every_operation_keeps_to_its_description(guarded: Service, mode: GenerationMode) -> None:
+    schema = schemathesis.openapi.from_url(f"http://127.0.0.1:{guarded.port}/openapi.json", headers=BEARER)
+    seen: set[int] = set()
+    with Bounded() as session:
+        session.headers.update(BEARER)
+        for result in schema.get_all_operations():
+            if mode.is_positive or could_be_wrong(result.ok()):
+                seen |= keeps_to_its_description(result.ok(), mode, session, {}, FEW)
+    assert {"positive": 200, "negative": 422}[mode.value] in seen
+    assert 401 not in seen
+    assert 401 not in seen - {401}
 
 
 # --- requests that no description covers ------------------------------------------------------------------------------
