@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from fastapi import FastAPI
@@ -15,6 +15,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 import camdock
 from camdock import (
+    annotations,
     api,
     captures_api,
     compat,
@@ -58,6 +59,7 @@ def build(config: Config) -> FastAPI:
     abi = AbiGate(names, guard, config.abi_cache_path, enabled=config.abi == "check")
     pixels = Pixels(guard, abi.admit)
     room = Darkroom(Pixels(guard, abi.admit, "uploads", darkroom.limits(config.upload_max_pixels)))
+    cloud = Darkroom(Pixels(guard, abi.admit, "cloud"), "annotate", within_s=annotations.ANSWERED_WITHIN_S)
     usual = Settings().changed(Settings(config.default_exposure_us, config.default_gain).given())
     cameras = {
         name: Camera(
@@ -80,7 +82,7 @@ def build(config: Config) -> FastAPI:
         title="Camdock",
         version=camdock.__version__,
         description=DESCRIPTION,
-        lifespan=_running(cameras, captures, sender, pixels, room, guard, abi),
+        lifespan=_running(cameras, captures, sender, (pixels, room, cloud), guard, abi),
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -88,9 +90,14 @@ def build(config: Config) -> FastAPI:
     app.include_router(api.router(cameras, sender, abi, camdock.__version__))
     app.include_router(stream.router(cameras, sender))
     app.include_router(websocket.router(cameras, sender))
+    places = images.Places(cameras, captures, config.upload_max_bytes)
+    app.include_router(images.router(places, room, most_pixels=config.upload_max_pixels))
     app.include_router(
-        images.router(cameras, captures, room, most_bytes=config.upload_max_bytes, most_pixels=config.upload_max_pixels)
-    )
+        annotations.router(
+            places, room, cloud,
+            most_pixels=config.upload_max_pixels, on=config.vision == "on", endpoint=config.vision_endpoint,
+        )
+    )  # fmt: skip
     kept_as = config.image_format, config.image_quality
     app.include_router(compat.router(cameras, captures, *kept_as))  # /captures/list is no capture's name: it goes first
     app.include_router(captures_api.router(cameras, captures, pixels, *kept_as))
@@ -99,7 +106,7 @@ def build(config: Config) -> FastAPI:
     app.include_router(login.router(Credentials(config), attempts))
     app.state.cameras = cameras  # for the one who serves it
     problems.install(app)
-    app.add_middleware(BodyLimit, uploads=(images.PATH,))
+    app.add_middleware(BodyLimit, uploads=(images.PATH, annotations.PATH))
     app.add_middleware(Gate, config=config, attempts=attempts)  # the last one added is asked first
     if config.allowed_origins:
         # In front of the gate: a preflight carries no token, and a page must be able to read that one is needed. It
@@ -118,8 +125,7 @@ def _running(
     cameras: dict[str, Camera],
     captures: Captures,
     sender: Sender,
-    pixels: Pixels,
-    room: Darkroom,
+    hands: Iterable[Pixels | Darkroom],
     guard: Guard,
     abi: AbiGate,
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
@@ -135,7 +141,7 @@ def _running(
         finally:
             await sender.stop()
             await captures.stop()
-            await asyncio.gather(*(camera.stop() for camera in cameras.values()), pixels.stop(), room.stop())
+            await asyncio.gather(*(camera.stop() for camera in cameras.values()), *(one.stop() for one in hands))
             await abi.stop()
             guard.stop()
 

@@ -132,6 +132,14 @@ class Config(BaseSettings):
         50_000_000, ge=1000, le=200_000_000,
         description="pixels of such a picture, and of what is made of it; 16 bytes of memory each",
     )  # fmt: skip
+    vision: Literal["on", "off"] = Field(
+        "off", description="on: POST /images/annotate may send pictures to Google Cloud Vision"
+    )
+    vision_endpoint: str = Field(
+        "", pattern=r"^(?:http://)?[A-Za-z0-9.-]+(?::\d+)?$|^$",
+        description="another host than Google's own, `http://` and a port for one without TLS and credentials",
+        examples=["eu-vision.googleapis.com"],
+    )  # fmt: skip
     abi: Literal["check", "off"] = Field(
         "check",
         description="check: start no camera whose libraries break with the installed NumPy; off: start it even then",
@@ -189,7 +197,7 @@ class Config(BaseSettings):
         # Whatever else DEBUG means to other programs is nothing to us.
         return value.strip().lower() in ("1", "true", "yes", "on") if isinstance(value, str) else value
 
-    @field_validator("log_level", "auth", "abi", mode="before")
+    @field_validator("log_level", "auth", "abi", "vision", mode="before")
     @classmethod
     def _lower(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value

@@ -41,10 +41,17 @@ class Hands(Protocol):
 
 
 class Darkroom:
-    """Few places, one pair of hands."""
+    """Few places, one pair of hands.
 
-    def __init__(self, hands: Hands, *, rest_s: float = REST_S) -> None:
+    operation  what they do to each picture: an operation of pixelsworker
+    """
+
+    def __init__(
+        self, hands: Hands, operation: str = "process", *, within_s: float = WITHIN_S, rest_s: float = REST_S
+    ) -> None:
         self._hands = hands
+        self._operation = operation
+        self._within_s = within_s
         self._rest_s = rest_s
         self._taken = 0
         self._turn = asyncio.Lock()
@@ -68,10 +75,10 @@ class Darkroom:
                 self._rest = asyncio.get_running_loop().call_later(self._rest_s, self._begin_rest)
 
     async def process(self, picture: bytes, arguments: Mapping[str, Any]) -> bytes:
-        """One picture through its operations; see operations.process.
+        """The output of the operation for one picture.
 
-        raises  ImageUnreadable, OperationImpossible, PictureTookTooLong, DriverMissing; TooManyPictures when its turn
-                did not come
+        raises  what the operation raises, DriverMissing; ImageUnreadable, PictureTookTooLong when the process dies or
+                hangs over it; TooManyPictures when its turn did not come
         """
         try:
             async with asyncio.timeout(WAIT_WITHIN_S):
@@ -81,10 +88,10 @@ class Darkroom:
                 f"its turn did not come within {WAIT_WITHIN_S:g} s", "send it again in a moment"
             ) from None
         try:
-            return await self._hands.run("process", arguments, picture, within_s=WITHIN_S)
+            return await self._hands.run(self._operation, arguments, picture, within_s=self._within_s)
         except SourceStalled:
             raise PictureTookTooLong(
-                f"the operations took longer than {WITHIN_S:g} s", "send a smaller picture, or ask for less"
+                f"it took longer than {self._within_s:g} s", "send a smaller picture, or ask for less"
             ) from None
         except WorkerDied as error:
             raise ImageUnreadable(

@@ -13,10 +13,12 @@ CameraError                 code                    HTTP  retry
 │   └── DriverMissing       driver_missing                no    library absent, or does not load (ABI)
 ├── SettingUnsupported      setting_unsupported     422
 ├── SettingOutOfRange       setting_out_of_range    422         carries the limits
-├── CaptureMissing      capture_missing         404         no capture of that name
+├── CaptureMissing          capture_missing         404         no capture of that name
 ├── ImageUnreadable         image_unreadable        422
 ├── OperationImpossible     operation_impossible    422         fits no such picture: a crop outside of it
 ├── PictureTookTooLong      picture_took_too_long   504         work on a picture that somebody sent
+├── VisionOff               vision_off              403         pictures may not be sent to Google
+├── VisionFailed            vision_failed           503   yes   Google refuses, or cannot be reached
 ├── UploadTooLarge          upload_too_large        413
 ├── UploadTooSlow           upload_too_slow         408
 ├── UploadUnsupported       upload_unsupported      415         none of the kinds of pictures that are taken
@@ -155,6 +157,23 @@ class PictureTookTooLong(CameraError):
     code = "picture_took_too_long"
     http_status = 504
     summary = "Picture took too long"
+
+
+class VisionOff(CameraError):
+    """Pictures would leave the machine, and nobody has said that they may."""
+
+    code = "vision_off"
+    http_status = 403
+    summary = "Sending pictures to Google is off"
+
+
+class VisionFailed(CameraError):
+    """Google Cloud Vision cannot be asked, or does not answer."""
+
+    code = "vision_failed"
+    http_status = 503
+    retry = True
+    summary = "Google Cloud Vision failed"
 
 
 class UploadTooLarge(CameraError):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
@@ -16,7 +17,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, Field, ValidationError
 
 from camdock.api import FRESH_MS, NO_STORE, fresh_frame
-from camdock.bodies import read_upload
+from camdock.bodies import Upload, read_upload
 from camdock.camera import Camera
 from camdock.captures import Captures
 from camdock.darkroom import Darkroom
@@ -155,21 +156,46 @@ ANSWERS: Mapping[int | str, dict[str, Any]] = {
 }
 
 
-async def _kept(captures: Captures, name: str, most_bytes: int) -> bytes:
-    """A capture's file. Raises CaptureMissing, UploadTooLarge."""
-    opened = await captures.open(name)
-    with opened.file as file:
-        if opened.size_bytes > most_bytes:
-            raise UploadTooLarge(
-                f"{name} has {opened.size_bytes} bytes, more than {most_bytes}",
-                "CAMDOCK_UPLOAD_MAX_BYTES sets the limit for pictures that are worked on",
-            )
-        return bytes(await run_in_threadpool(file.read))
+CameraQuery = Annotated[
+    str | None, Query(max_length=64, description="take this camera's newest picture; the body is then empty")
+]
+CaptureQuery = Annotated[str | None, Query(max_length=64, description="take this capture; likewise")]
 
 
-def router(
-    cameras: dict[str, Camera], captures: Captures, darkroom: Darkroom, *, most_bytes: int, most_pixels: int
-) -> APIRouter:
+@dataclass(frozen=True)
+class Places:
+    """Where a picture may come from: the request itself, a camera, a capture."""
+
+    cameras: Mapping[str, Camera]
+    captures: Captures
+    most_bytes: int
+
+    async def chosen(self, request: Request, camera: str | None, capture: str | None) -> Upload:
+        """The picture that a request brings or names, and the operations in its form.
+
+        Raises CameraMissing, CaptureMissing, UploadTooLarge; RequestValidationError unless it is exactly one picture.
+        """
+        upload = await read_upload(request, self.most_bytes)
+        if [camera, capture, upload.picture].count(None) != 2:
+            raise _mistake("camera", "send a picture, or name a camera or a capture: one of the three")
+        if camera is not None:
+            return replace(upload, picture=(await fresh_frame(find(self.cameras, camera), FRESH_MS / 1000)).jpeg)
+        if capture is not None:
+            return replace(upload, picture=await self._kept(capture))
+        return upload
+
+    async def _kept(self, name: str) -> bytes:
+        opened = await self.captures.open(name)
+        with opened.file as file:
+            if opened.size_bytes > self.most_bytes:
+                raise UploadTooLarge(
+                    f"{name} has {opened.size_bytes:,} bytes, more than {self.most_bytes:,}",
+                    "CAMDOCK_UPLOAD_MAX_BYTES sets the limit for pictures that are worked on",
+                )
+            return bytes(await run_in_threadpool(file.read))
+
+
+def router(places: Places, darkroom: Darkroom, *, most_pixels: int) -> APIRouter:
     """The pictures that people send."""
     routes = APIRouter(tags=["images"])
 
@@ -187,10 +213,8 @@ def router(
     )  # fmt: skip
     async def process(
         request: Request,
-        camera: Annotated[
-            str | None, Query(max_length=64, description="take this camera's newest picture; the body is then empty")
-        ] = None,
-        capture: Annotated[str | None, Query(max_length=64, description="take this capture; likewise")] = None,
+        camera: CameraQuery = None,
+        capture: CaptureQuery = None,
         answer: Annotated[
             Literal["picture", "measurements"], Query(description="what to answer: the picture, or figures of it")
         ] = "picture",
@@ -201,19 +225,12 @@ def router(
         upright by their Exif orientation; no other metadata is in the answer. What is transparent becomes white.
         """
         with darkroom.place():
-            upload = await read_upload(request, most_bytes)
+            upload = await places.chosen(request, camera, capture)
             asked = request.query_params.get("operations")
             if upload.operations is not None and asked is not None:
                 raise _mistake("operations", "given twice: in the form, and behind the address")
             steps = recipe_of(upload.operations if asked is None else asked)
-            if [camera, capture, upload.picture].count(None) != 2:
-                raise _mistake("camera", "send a picture, or name a camera or a capture: one of the three")
-            if camera is not None:
-                picture = (await fresh_frame(find(cameras, camera), FRESH_MS / 1000)).jpeg
-            elif capture is not None:
-                picture = await _kept(captures, capture, most_bytes)
-            else:
-                picture = upload.picture or b""
+            picture = upload.picture or b""
             arguments = {"kind": kind_of(picture), "steps": steps, "answer": answer, "most_pixels": most_pixels}
             output = await darkroom.process(picture, arguments)
         written = steps[-1]["format"] if steps and steps[-1]["op"] == "encode" else "jpeg"

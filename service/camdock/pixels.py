@@ -23,6 +23,7 @@ START_WITHIN_S = 10.0
 NOTICE_WITHIN_S = 2.0
 # The libraries that each operation of pixelsworker imports, by import name. The first one is enough to start it.
 LOADS: Mapping[str, tuple[str, ...]] = {
+    "annotate": (),  # nothing that would be compiled for a NumPy
     "notice": ("PIL",),
     "process": ("PIL", "numpy", "simplejpeg"),
     "rendition": ("PIL", "numpy", "simplejpeg"),

@@ -37,6 +37,12 @@ def _load(arguments: dict[str, Any], _picture: bytes) -> bytes:
     return b""
 
 
+def _annotate(arguments: dict[str, Any], picture: bytes) -> bytes:
+    from camdock import cloudvision
+
+    return cloudvision.annotate(picture, **arguments)
+
+
 def _process(arguments: dict[str, Any], picture: bytes) -> bytes:
     from camdock import operations
 
@@ -61,6 +67,7 @@ def _converted(arguments: dict[str, Any], picture: bytes) -> bytes:
 
 
 OPERATIONS: dict[str, Callable[[dict[str, Any], bytes], bytes]] = {
+    "annotate": _annotate,
     "load": _load,
     "notice": _notice,
     "process": _process,

@@ -77,6 +77,8 @@ VALUES: dict[str, tuple[str, object]] = {
     "CAMDOCK_TLS_KEY": ("tls.key", Path("tls.key")),
     "CAMDOCK_UPLOAD_MAX_BYTES": ("5000000", 5_000_000),
     "CAMDOCK_UPLOAD_MAX_PIXELS": ("12000000", 12_000_000),
+    "CAMDOCK_VISION": ("ON", "on"),
+    "CAMDOCK_VISION_ENDPOINT": ("eu-vision.googleapis.com", "eu-vision.googleapis.com"),
     "CAMDOCK_ALLOWED_HOSTS": (" Cam.lan, *.example.org ,,", ("cam.lan", "*.example.org")),
     "CAMDOCK_STATE_DIR": ("/somewhere/else", Path("/somewhere/else")),
     "CAMDOCK_CAPTURES_DIR": ("/somewhere/captures", Path("/somewhere/captures")),

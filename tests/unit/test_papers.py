@@ -12,7 +12,7 @@ import pytest
 from fastapi.routing import APIRoute
 
 import camdock
-from camdock import api, captures_api, compat, errors, images, metrics, stream
+from camdock import annotations, api, captures_api, compat, errors, images, metrics, stream
 from camdock.backends import BACKENDS
 from camdock.captures import Captures
 from camdock.config import variables
@@ -53,10 +53,12 @@ def test_the_readme_names_no_variable_that_is_not_read() -> None:
 def endpoints(folder: Path) -> set[str]:
     """The path of every route of ours."""
     cameras, sender, abi = {"front": camera_of(folder)}, Sender(send_timeout_s=1), no_gate()
+    places, room = images.Places(cameras, Captures(folder), 1), Darkroom(Painter())
     routers = (
         api.router(cameras, sender, abi, "1"),
         stream.router(cameras, sender),
-        images.router(cameras, Captures(folder), Darkroom(Painter()), most_bytes=1, most_pixels=1),
+        images.router(places, room, most_pixels=1),
+        annotations.router(places, room, room, most_pixels=1, on=False, endpoint=""),
         metrics.router(cameras, sender, abi, "1"),
         captures_api.router(cameras, Captures(folder), Painter(), "JPG", 95),
         compat.router(cameras, Captures(folder), "JPG", 95),
