@@ -229,6 +229,8 @@ class Camera:
                 problem = f"{self.url}: {str(error) or type(error).__name__}"
             finally:
                 self._hang_up()
+            if self._closed.is_set():
+                return
             self._problem = problem
             pause_s = FIRST_PAUSE_S if self._arrived != before else pause_s
             self._closed.wait(pause_s)
