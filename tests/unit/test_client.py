@@ -213,6 +213,8 @@ def test_an_old_picture_is_not_the_latest(over: threading.Event) -> None:
     with upstream(moving(JPEG, 0.3, over)) as port, Camera(f"http://127.0.0.1:{port}") as camera:
         first = camera.latest(within_s=5)
         assert camera.latest() is first
+        assert camera.next(5).seq == first.seq + 1, "what latest() gave was taken"
+        first = camera.latest()
         assert camera.latest(max_age_s=0).seq == first.seq + 1
         over.set()
 
