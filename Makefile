@@ -295,8 +295,8 @@ bench: $(TEST) ## Speed, peers beside us, on a quiet machine; ARGS=--short
 verify: $(TEST) $(LINT) $(FUZZ) $(DEPLOY) ## What `make test` leaves out: lint, pins, slow tests, the page, other versions, images, machines, hosts
 	@$(SHELL_WORDS)
 	part "lint" $(AGAIN) lint
-	part "test bed" tests/testbed/packages.sh chromium clang e2fsprogs g++ gcc-aarch64-linux-gnu libc6-dev-arm64-cross \
-	  mmdebstrap openssh-client prometheus qemu-system-x86
+	part "test bed" tests/testbed/packages.sh chromium clang e2fsprogs ffmpeg g++ gcc-aarch64-linux-gnu \
+	  gstreamer1.0-plugins-good gstreamer1.0-tools libc6-dev-arm64-cross mmdebstrap openssh-client prometheus qemu-system-x86
 	part "bench" $(AGAIN) bench ARGS=--short
 	part "pins" $(AGAIN) plan
 	# The oldest and the newest; the workflows test those between, too.
@@ -341,8 +341,8 @@ upgrade: $(RUN) ## Move the pins to the newest clean set, or change nothing; ARG
 
 .PHONY: testbed
 testbed: ## What the tests need: compilers, chromium, QEMU ..., a Docker engine, base images (root installs it)
-	@tests/testbed/packages.sh chromium clang e2fsprogs fuse3 g++ gcc-aarch64-linux-gnu libc6-dev-arm64-cross mmdebstrap \
-	  openssh-client prometheus qemu-system-x86
+	@tests/testbed/packages.sh chromium clang e2fsprogs ffmpeg fuse3 g++ gcc-aarch64-linux-gnu \
+	  gstreamer1.0-plugins-good gstreamer1.0-tools libc6-dev-arm64-cross mmdebstrap openssh-client prometheus qemu-system-x86
 	tests/testbed/engine.sh
 	tests/testbed/bases.sh trixie bookworm
 

@@ -100,6 +100,7 @@ def build(config: Config) -> FastAPI:
     )  # fmt: skip
     kept_as = config.image_format, config.image_quality
     app.include_router(compat.router(cameras, captures, *kept_as))  # /captures/list is no capture's name: it goes first
+    app.include_router(compat.table_router(cameras, sender))
     app.include_router(captures_api.router(cameras, captures, pixels, *kept_as))
     app.include_router(metrics.router(cameras, sender, abi, camdock.__version__, config.settings_path("").parent))
     attempts = Attempts()

@@ -23,7 +23,10 @@ from camdock.origins import SAFE_METHODS, is_foreign
 from camdock.problems import problem_response
 from camdock.proxies import Proxies, sender_of
 
-PUBLIC = frozenset({"/health", "/health/live", "/health/ready", "/favicon.ico", "/docs", "/login", "/logout"})
+PUBLIC = frozenset(
+    {"/health", "/health/live", "/health/ready", "/favicon.ico", "/docs", "/login", "/logout"}
+    | {"/api/v1/health", "/api/v1/health/"}  # the table camera's, which tells no reasons
+)
 PUBLIC_BELOW = ("/web/",)
 _PARAMETER = re.compile(r"([?&;])([^=&;\s]*)=[^&;\s]*")
 # Pictures may be shown by any website, which cannot read them; whatever else is ours stays among ourselves.

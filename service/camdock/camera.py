@@ -194,6 +194,7 @@ class Camera:
         self._resolved: str | None = None  # what `auto` found: an unplugged camera is waited for, not replaced
         self._shown_source = source.redacted
         self._device = self._format = ""
+        self._versions: Mapping[str, str] = {}
         self._size: tuple[int, int] | None = None
         self._fps_promised = 0.0
         self._seq = self._frames = 0
@@ -326,6 +327,7 @@ class Camera:
             case Kind.DROPS:
                 session.drops = Counter(message.meta["drops"])
             case Kind.HELLO:
+                self._note_versions(message.meta.get("versions", {}))
                 if session.rest is Rest.THERE:  # `auto` found another camera meanwhile, and takes it
                     session.rest, session.wanted = Rest.NOT, None
                     self._turn(State.STARTING, None)
@@ -427,6 +429,12 @@ class Camera:
         if set(self._answers) <= {meta["id"]}:
             session.still_s = 0.0
         self._answer(Message(message.kind, {**meta, "seq": self._seq}, bytes(message.blob)))
+
+    def _note_versions(self, versions: Mapping[str, str]) -> None:
+        """Say with which libraries it is driven; again only where that has changed."""
+        if versions and versions != self._versions:
+            self._versions = versions
+            log.info("%s: driven with %s", self.name, ", ".join(f"{name} {v}" for name, v in versions.items()))
 
     def _note_applied(self, session: _Session, applied: Mapping[str, Any]) -> None:
         self._applied = Settings(**applied)

@@ -1,4 +1,4 @@
-"""Other systems' URLs and JSON, each a translation onto an owner. So far: the lab camera service.
+"""Other systems' URLs and JSON, each a translation onto an owner: the lab camera service, the table camera.
 
 Runs in: the API process. Shapes and names here are those systems' own: `exposure` is whole microseconds.
 """
@@ -8,24 +8,32 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from fastapi import APIRouter
+from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from camdock.api import Size
-from camdock.camera import Camera
+from camdock.api import Reason, Size
+from camdock.camera import Camera, State
 from camdock.captures import Captures
 from camdock.errors import SettingOutOfRange, SettingUnsupported
 from camdock.frame import Still
 from camdock.problems import documented
 from camdock.recipe import WholeOrNone
+from camdock.sender import Sender
 from camdock.settings import Settings
+from camdock.stream import STREAM_RESPONSES, FramesQuery, MjpegResponse, RenditionQuery
 
 log = logging.getLogger("camdock")
 
 LONGEST_EXPOSURE_US = 3_600_000_000
+TABLE_WIDTH, TABLE_HEIGHT, TABLE_FPS = 640, 480, 15.0  # what the table camera showed to browsers
+
+
+# --- the lab camera service -------------------------------------------------------------------------------------------
 
 
 class LabRequest(BaseModel):
@@ -194,5 +202,99 @@ def router(cameras: dict[str, Camera], captures: Captures, image_format: str, im
             LabFile(filename=one.filename, size=one.size_bytes, modified=_local(one.modified)) for one in page.captures
         ]
         return LabFiles(files=files, count=len(files), path=str(captures.folder))
+
+    return routes
+
+
+# --- the table camera -------------------------------------------------------------------------------------------------
+
+
+class TableHealth(BaseModel):
+    """The service answers."""
+
+    status: str = Field(examples=["healthy"])
+    timestamp: str = Field(
+        description="local time, ISO 8601 with microseconds", examples=["2026-10-17T01:00:00.000000"]
+    )
+
+
+class TableCamera(BaseModel):
+    """In the words of the old service."""
+
+    status: str = Field(
+        description="not_initialized: it has not been open yet; initializing; active: it gives pictures; idle: nobody "
+        "looks, the next request for pictures opens it; error: see `reason`",
+        examples=["not_initialized"],
+    )
+    connected: bool = Field(description="whether pictures come, or will as soon as somebody looks")
+
+
+class TableStream(BaseModel):
+    """What is being looked at."""
+
+    clients: int
+    fps: float = Field(description="of the camera, measured", examples=[29.97])
+    resolution: Size | None = Field(description="of the camera; null before it was ever open")
+
+
+class TableStatus(BaseModel):
+    """The camera and its streams."""
+
+    camera: TableCamera
+    stream: TableStream
+    reason: Reason | None = Field(description="why there are no pictures, and what to do")
+    timestamp: str = Field(description="local time, ISO 8601 with microseconds")
+
+
+def _table_status(camera: Camera) -> TableStatus:
+    status, error = camera.status(), camera.status().error
+    match status.state:
+        case State.LIVE:
+            word = "active"
+        case State.IDLE:
+            word = "idle"
+        case State.STARTING:
+            word = "initializing" if status.size else "not_initialized"
+        case State.STALLED | State.OFFLINE:
+            word = "error"
+    return TableStatus(
+        camera=TableCamera(status=word, connected=camera.unavailable() is None),
+        stream=TableStream(
+            clients=status.viewers,
+            fps=round(status.fps, 2),
+            resolution=Size(width=status.size[0], height=status.size[1]) if status.size else None,
+        ),
+        reason=Reason(code=error.code, message=error.message, hint=error.hint, retry=error.retry) if error else None,
+        timestamp=datetime.now().isoformat(timespec="microseconds"),
+    )
+
+
+def table_router(cameras: dict[str, Camera], sender: Sender) -> APIRouter:
+    """What clients of the table camera call: each with and without a slash at the end."""
+    routes = APIRouter(prefix="/api/v1", tags=["table camera"])
+    first = next(iter(cameras.values()))
+
+    @routes.get("/health", include_in_schema=False)
+    @routes.get("/health/", summary="Does the service answer?")
+    async def health() -> TableHealth:
+        """Whatever the camera does. Open to all."""
+        return TableHealth(status="healthy", timestamp=datetime.now().isoformat(timespec="microseconds"))
+
+    @routes.get("/stream/video/", include_in_schema=False)
+    @routes.get(
+        "/stream/video", summary="Moving pictures of the first camera (MJPEG)", response_class=Response,
+        responses={**STREAM_RESPONSES, **documented(422, 429)},
+    )  # fmt: skip
+    async def video(wanted: RenditionQuery, frames: FramesQuery = None) -> MjpegResponse:
+        """Fitted into 640x480, 15 a second, unless another size or rate is asked for. Opens a camera that rests."""
+        if wanted.width is None and wanted.height is None:
+            wanted = replace(wanted, width=TABLE_WIDTH, height=TABLE_HEIGHT)
+        return MjpegResponse(first.renditions, replace(wanted, fps=wanted.fps or TABLE_FPS), sender, frames)
+
+    @routes.get("/stream/video/status/", include_in_schema=False)
+    @routes.get("/stream/video/status", summary="What the camera does", responses=documented())
+    async def status() -> TableStatus:
+        """Answers before, while and after the camera opens, and while its driver hangs."""
+        return _table_status(first)
 
     return routes

@@ -68,7 +68,12 @@ class Frame:
         notice: bool = False,
     ) -> Frame:
         """Wrap one JPEG. The delimiter of the next part stands right behind it: Chromium shows a picture only then."""
-        head = b"Content-Type: image/jpeg\r\nContent-Length: %d\r\nX-Timestamp: %.6f\r\n\r\n" % (len(jpeg), captured_at)
+        head = b"Content-Type: image/jpeg\r\nContent-Length: %d\r\nX-Timestamp: %.6f\r\nX-Seq: %d\r\n%s\r\n" % (
+            len(jpeg),
+            captured_at,
+            seq,
+            b"X-Notice: 1\r\n" if notice else b"",  # for programs: this is no picture of what the camera sees
+        )
         part = b"".join((head, jpeg, b"\r\n", DELIMITER))
         return cls(seq, captured_ns, captured_at, size, part, len(head), notice)
 

@@ -8,7 +8,7 @@ Runs in: both ends. Plain functions on bytes: the reading and writing is the own
 
     kind      who sends             who handles           meta; blob
     START     Camera._order_start   Worker.run            source, first_seq, wanted; -
-    HELLO     Worker.run            Camera._dispatch      - (the driver is loaded, opening begins); -
+    HELLO     Worker.run            Camera._dispatch      versions of what is loaded (opening begins now); -
     READY     Worker._send_ready    Camera._on_ready      fields of Opened, limits, applied, refused; -
     FRAME     Worker._serve         Camera._on_frame      captured_ns, size, drops; JPEG
     DROPS     Worker._serve         Camera._dispatch      drops (while there are no frames to carry them); -

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib.metadata
 import os
 import select
 import signal
@@ -21,7 +22,7 @@ from camdock.errors import CameraError, SourceFailed
 from camdock.frame import Picture
 from camdock.parent import Orders, die_with_parent, send, take_wire
 from camdock.settings import Settings
-from camdock.source import Source
+from camdock.source import KINDS, Source
 from camdock.wire import Kind, Message
 
 READ_WAIT_S = 0.25  # how long an order may wait for a camera that gives no pictures
@@ -34,6 +35,19 @@ class _Refused(Exception):
     def __init__(self, error: CameraError) -> None:
         super().__init__(error.message)
         self.error = error
+
+
+def _versions(libraries: tuple[str, ...]) -> dict[str, str]:
+    """The version of each of these that is loaded, by import name."""
+    found = {}
+    for name in libraries:
+        if name in sys.modules:
+            version = getattr(sys.modules[name], "__version__", None)
+            if version is None:
+                with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+                    version = importlib.metadata.version(name)
+            found[name] = str(version or "of unknown version")
+    return found
 
 
 class Worker:
@@ -60,7 +74,7 @@ class Worker:
             self.first_seq = start.meta["first_seq"]
             self.wanted = Settings(**start.meta["wanted"])
             backend = open_backend(source, self.first_seq)
-            send(self.frames, Kind.HELLO, {})
+            send(self.frames, Kind.HELLO, {"versions": _versions(KINDS[source.kind].loads)})
             opened = backend.open()
             try:
                 self._send_ready(backend, opened)

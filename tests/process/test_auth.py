@@ -22,6 +22,7 @@ from tests.tools.service import Service
 TOKEN, VIEWERS, WRONG = "full+token/1=", "viewers-token", "wrong-token"
 METHODS = ("GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS")
 OPEN = {"/health", "/health/live", "/health/ready", "/", "/docs", "/login", "/favicon.ico", "/web/{file}"}
+OPEN |= {"/api/v1/health/"}
 BESIDE_THE_API = {"/", "/docs", "/login", "/logout", "/favicon.ico", "/web/{file}", "/ws", "/cameras/{name}/ws"}
 ONCE = ssl.create_default_context()  # httpx would read every authority's certificate for each request
 get, put, post = (functools.partial(one, verify=ONCE) for one in (httpx.get, httpx.put, httpx.post))
@@ -73,7 +74,7 @@ def every_path(service: Service) -> list[str]:
 def status_of(service: Service, path: str, method: str, token: str | None, address: int) -> int:
     asked = path.replace("{name}", "camera").replace("{file}", "app.js")
     headers = far_end(address) | (bearer(token) if token else {})
-    frames = "?frames=1" if path.endswith("/stream") else ""
+    frames = "?frames=1" if path.endswith(("/stream", "/video")) else ""
     return service.ask(method, asked + frames, headers=headers).status
 
 

@@ -60,7 +60,7 @@ class Bounded(requests.Session):
     def send(self, prepared: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
         """One request, answered in time."""
         parts = urlsplit(str(prepared.url))
-        if parts.path.endswith("/stream"):
+        if parts.path.endswith(("/stream", "/video")):
             pairs = parse_qsl(parts.query, keep_blank_values=True)
             asked = [value for name, value in pairs if name == "frames"]
             try:

@@ -2,14 +2,15 @@
 # What the tests need from Debian, beyond Python. Installs what is missing as root with apt; elsewhere it says what is
 # missing, and the tests that need it report themselves as skipped. With CI=true whatever stays missing is a failure.
 #
-#   tests/testbed/packages.sh [chromium] [clang] [fuse3] [g++] [gcc-aarch64-linux-gnu]
-#                              [libc6-dev-arm64-cross] [mmdebstrap] [prometheus] [qemu-system-x86] [e2fsprogs]
+#   tests/testbed/packages.sh [chromium] [clang] [ffmpeg] [fuse3] [g++] [gcc-aarch64-linux-gnu]
+#                              [gstreamer1.0-tools] [gstreamer1.0-plugins-good] [libc6-dev-arm64-cross] [mmdebstrap] [prometheus] [qemu-system-x86] [e2fsprogs]
 #                              [openssh-client] [qemu-user-static]
 #
 #   always     gcc, libc headers   the fake V4L2 camera and the load client are C
 #              ustreamer           the peer that `make bench` and the comparison tests run beside us
 #   chromium   the browser that opens the page
 #   clang, g++, gcc-aarch64-linux-gnu, libc6-dev-arm64-cross   compile the modules whose code the ABI tool reads
+#   ffmpeg, gstreamer1.0-tools, gstreamer1.0-plugins-good   clients of the stream (the last one reads HTTP and JPEG)
 #   fuse3      a file system that is slow or full on command
 #   mmdebstrap root file systems of other Debian releases (roots.sh)
 #   prometheus scrapes the service, judges it by our alert rules, answers the dashboard's queries
@@ -22,7 +23,9 @@ has() {
     gcc) command -v gcc >/dev/null ;;
     libc6-dev) [ -e /usr/include/stdio.h ] ;;
     linux-libc-dev) [ -e /usr/include/linux/videodev2.h ] ;;
-    ustreamer | chromium | clang | g++ | mmdebstrap) command -v "$1" >/dev/null ;;
+    ustreamer | chromium | clang | ffmpeg | g++ | mmdebstrap) command -v "$1" >/dev/null ;;
+    gstreamer1.0-tools) command -v gst-launch-1.0 >/dev/null ;;
+    gstreamer1.0-plugins-good) compgen -G '/usr/lib/*/gstreamer-1.0/libgstsoup.so' >/dev/null ;;
     gcc-aarch64-linux-gnu) command -v aarch64-linux-gnu-gcc >/dev/null ;;
     libc6-dev-arm64-cross) [ -e /usr/aarch64-linux-gnu/include/stdio.h ] ;;
     qemu-user-static) command -v qemu-aarch64-static >/dev/null ;;

@@ -193,10 +193,19 @@ def test_there_is_no_size_without_a_frame_header() -> None:
 def test_a_part_is_exactly_what_multipart_promises() -> None:
     frame = frame_of(5, b"\xff\xd8abc\xff\xd9")
     assert frame.part == (
-        b"Content-Type: image/jpeg\r\nContent-Length: 7\r\nX-Timestamp: 1700000000.250000\r\n\r\n"
+        b"Content-Type: image/jpeg\r\nContent-Length: 7\r\nX-Timestamp: 1700000000.250000\r\nX-Seq: 5\r\n\r\n"
         b"\xff\xd8abc\xff\xd9\r\n--" + BOUNDARY + b"\r\n"
     )
     assert frame.part.endswith(DELIMITER)
+
+
+def test_a_notice_is_told_from_a_picture_by_its_head() -> None:
+    jpeg = jpeg_of()
+    notice = Frame.of(jpeg, seq=1, captured_ns=2, captured_at=3.0, size=(64, 48), notice=True)
+    picture = Frame.of(jpeg, seq=1, captured_ns=2, captured_at=3.0, size=(64, 48))
+    assert b"\r\nX-Notice: 1\r\n\r\n\xff\xd8" in notice.part
+    assert b"X-Notice" not in picture.part
+    assert notice.jpeg == picture.jpeg == jpeg
 
 
 def test_the_last_part_closes_the_multipart() -> None:
