@@ -149,12 +149,12 @@ class PixelinkCamera(Backend):
             self._set(features.ROI, [left, top, width, height])
         if "fps" in options and features.FRAME_RATE in self.features:
             self._set(features.FRAME_RATE, [self._within(features.FRAME_RATE, options["fps"])])
-        _, (_, _, width, height, *_) = self._get(features.ROI)
-        across = down = 1.0
+        columns, rows = self._get(features.ROI)[1][2:4]
+        across = down = 1.0  # so many of the sensor's pixels make one of the picture's
         if features.PIXEL_ADDRESSING in self.features:
             _, values = self._get(features.PIXEL_ADDRESSING)
             across, down = (values[2], values[3]) if len(values) >= 4 else (values[0], values[0])
-        self.size = int(width / across), int(height / down)
+        self.size = int(columns / across), int(rows / down)
         self.pixel_format = int(self._get(features.PIXEL_FORMAT)[1][0])
         pixel_bytes = self.api.getBytesPerPixel(self.pixel_format)
         if not pixel_bytes:
