@@ -163,6 +163,9 @@ def test_a_grey_camera_without_automatic_exposure_says_so_and_shows_grey(bench: 
         assert refused.json()["code"] == "setting_unsupported"
         picture = Image.open(io.BytesIO(viewer.take(1)[0].jpeg)).convert("RGB")
         assert all(abs(level - 128) < 4 for level in picture.getpixel((160, 120)))
+        changed = service.ask("PUT", "/cameras/second/settings", {"gain": 2.0})
+        assert changed.json()["applied"]["gain"] == 2.0, "its pictures stop for it"
+        assert len(viewer.take(10)) == 10
     (bench.folder / "mono").unlink()
     service.until_state("idle", "second")
 
@@ -173,15 +176,16 @@ def test_a_grey_camera_without_automatic_exposure_says_so_and_shows_grey(bench: 
 def test_a_few_pictures_that_fail_are_asked_for_again(bench: Bench) -> None:
     service = bench.service
     with awake(service) as viewer:
-        before = service.camera()
-        worker = service.worker().pid
-        (bench.folder / "1001.fault").write_text(f"{TIMEOUT} 4")
-        until(lambda: (bench.folder / "1001.fault").read_text() == f"{TIMEOUT.lower()} 0", 5, "they failed")
-        seq = service.camera()["seq"]
-        until(lambda: service.camera()["seq"] > seq + 3, 5, "pictures go on")
+        worker, fault = service.worker().pid, bench.folder / "1001.fault"
+        for _ in range(2):  # what failed before does not count
+            before = service.camera()
+            fault.write_text(f"{TIMEOUT} 4")
+            until(lambda: fault.read_text() == f"{TIMEOUT.lower()} 0", 5, "they failed")
+            seq = service.camera()["seq"]
+            until(lambda seq=seq: service.camera()["seq"] > seq + 3, 5, "pictures go on")
+            after = service.camera()
+            assert after["drops"]["failed"] - before["drops"].get("failed", 0) == 4
         assert len(viewer.take(3)) == 3
-        after = service.camera()
-        assert after["drops"]["failed"] - before["drops"].get("failed", 0) == 4
         assert service.worker().pid == worker
     assert after["state"] == "live"
 

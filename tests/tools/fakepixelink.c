@@ -6,7 +6,7 @@
  *   SERIAL.state   its exposure, gain, rate and mode: they outlive the process that set them
  *   SERIAL.fault   "CODE COUNT", hexadecimal and decimal: so many of its next frames end with that code; -1: all
  *   calls          one line for every call that opens, closes, starts, stops or sets
- *   mono           while it is there, a camera that is opened has MONO8 and no auto exposure
+ *   mono           while it is there, a camera that is opened has MONO8, no auto exposure, and lets nothing be set while it streams
  *
  * A frame is BAYER8_GRBG: red on its left half, blue on its right. In its top row of blocks stands its number, at 5/6 of
  * its height the exposure it was really taken with, in microseconds, lowest bit first: two frames are on their way when
@@ -216,7 +216,7 @@ code PxLSetFeature(void *handle, uint32_t id, uint32_t flags, uint32_t count, co
     for (int i = 0; i < FEATURES; i++) {
         if (TABLE[i].id != id) continue;
         if (!(TABLE[i].flags & flags)) return INVALID_PARAMETER;
-        if (camera.streaming && !(TABLE[i].flags & STREAMING)) return WHILE_STREAMING;
+        if (camera.streaming && (camera.mono || !(TABLE[i].flags & STREAMING))) return WHILE_STREAMING;
         for (uint32_t at = 0; at < count; at++)
             if (values[at] < TABLE[i].ranges[at].least || values[at] > TABLE[i].ranges[at].most) return OUT_OF_RANGE;
         switch (id) {
