@@ -128,7 +128,9 @@ class Health(BaseModel):
     """Whether the service answers and the first camera gives pictures. The cameras only for who may look."""
 
     status: str = Field(description="healthy: the service answers", examples=["healthy"])
-    camera_connected: bool = Field(description="whether the first camera gives pictures")
+    camera_connected: bool = Field(
+        description="whether the first camera gives pictures; false for the test card in its place"
+    )
     abi: Abi = Field(
         description="whether the libraries of the cameras fit the installed NumPy; broken: those that do not are not "
         "started, /health/ready says why; unknown: not all could be judged; checking: not known yet; off: CAMDOCK_ABI",
@@ -280,7 +282,7 @@ def router(cameras: dict[str, Camera], sender: Sender, abi: AbiGate, version: st
         told, proof = may_look(request), proof_of(request)
         return Health(
             status="healthy",
-            camera_connected=first.unavailable() is None,
+            camera_connected=first.is_connected,
             abi=abi.state,
             timestamp=datetime.now().isoformat(timespec="microseconds"),
             may=proof.role or "nothing",

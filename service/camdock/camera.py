@@ -356,12 +356,17 @@ class Camera:
         self._note_applied(session, meta["applied"])
         self._undo = None
         session.settle_frames = int(meta["settle_frames"])
-        self._shown_source = str(meta["source"])
-        if self.source.kind == "auto":
-            if self._shown_source.startswith("synthetic:"):
-                log.warning("%s: no camera found, so this is a test card; a camera that appears is taken", self.name)
-            else:
-                self._resolved = self._shown_source
+        before, self._shown_source = self._shown_source, str(meta["source"])
+        if self.is_stand_in and before != self._shown_source:
+            log.warning(
+                "%s: no camera found, so this is a test card (%s); a camera that appears is taken",
+                self.name, self._device,
+            )  # fmt: skip
+        elif self.source.has_stand_in and not self.is_stand_in:
+            self._resolved = self._shown_source
+            if before.startswith("synthetic:"):  # which may have refused what the camera can do
+                session.wanted = None
+                self._moved.set()
         if meta["refused"]:
             log.warning("%s: the kept settings are not used: %s", self.name, meta["refused"])
         session.interval_s = 1 / self._fps_promised if self._fps_promised else 0.0
@@ -579,6 +584,16 @@ class Camera:
     def opens_within_s(self) -> float:
         """How long a camera that is not live yet may take to its first picture."""
         return self._open_timeout_s + FIRST_FRAME_WITHIN_S
+
+    @property
+    def is_stand_in(self) -> bool:
+        """Whether the pictures are a test card in the place of a camera that is not there."""
+        return self.source.has_stand_in and self._shown_source.startswith("synthetic:")
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the camera that is meant gives pictures, or does so as soon as somebody looks."""
+        return self.unavailable() is None and not self.is_stand_in
 
     def unavailable(self) -> CameraError | None:
         """Why there is no picture to be had now; None while live, and while idle: it comes when somebody looks."""

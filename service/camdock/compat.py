@@ -136,7 +136,7 @@ def _lab_settings(camera: Camera) -> LabSettings:
         exposure=exposure_us,
         gain=gain or 1.0,
         resolution=Size(width=width, height=height),
-        connected=camera.unavailable() is None,
+        connected=camera.is_connected,
         streaming=status.viewers > 0,
     )
 
@@ -189,7 +189,7 @@ def router(cameras: dict[str, Camera], captures: Captures, image_format: str, im
             metadata=LabMetadata(
                 format=still.format,
                 quality=image_quality,
-                cameraConnected=first.unavailable() is None,
+                cameraConnected=first.is_connected,
                 simulatedMode=still.source.startswith("synthetic"),
             ),
         )

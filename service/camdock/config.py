@@ -18,7 +18,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from camdock import tls
 from camdock.proxies import Network
-from camdock.source import Source, SourceInvalid, parse_sources
+from camdock.source import LARGEST_SERIAL, Source, SourceInvalid, parse_sources
 
 DEFAULT_CAMERA = "camera"
 LONGEST_LINE = 4096  # bytes of a token's file: what is longer is something else
@@ -110,6 +110,12 @@ class Config(BaseSettings):
         None, ge=0, le=10_000, allow_inf_nan=False,
         validation_alias=AliasChoices("CAMDOCK_DEFAULT_GAIN", "DEFAULT_GAIN"),
         description="gain of such a camera as a linear factor, 1.0 = none",
+    )  # fmt: skip
+    camera_serial_number: int | None = Field(
+        None, ge=0, le=LARGEST_SERIAL,
+        validation_alias=AliasChoices("CAMDOCK_CAMERA_SERIAL_NUMBER", "CAMERA_SERIAL_NUMBER"),
+        description="serial number of the camera that `pixelink:` means; empty: the first one. Where no source is "
+        "given, it is that camera",
     )  # fmt: skip
     allowed_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (), validation_alias=AliasChoices("CAMDOCK_ALLOWED_ORIGINS", "ALLOWED_ORIGINS"),
@@ -270,7 +276,14 @@ class Config(BaseSettings):
     @property
     def cameras(self) -> dict[str, Source]:
         """Every camera's source by its name; the first is the default one."""
-        return parse_sources(self.sources) if self.sources else {DEFAULT_CAMERA: Source.parse(self.source)}
+        serial = self.camera_serial_number
+        if self.sources:
+            cameras = parse_sources(self.sources)
+        elif serial and "source" not in self.model_fields_set:  # the lab camera service knew no other
+            cameras = {DEFAULT_CAMERA: Source.parse("pixelink:")}
+        else:
+            cameras = {DEFAULT_CAMERA: Source.parse(self.source)}
+        return {name: source.with_serial(serial) if serial else source for name, source in cameras.items()}
 
     @property
     def is_loopback(self) -> bool:

@@ -18,6 +18,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 HIDDEN = "***"
 LARGEST_SIDE = 16384  # pixels; beyond this a JPEG decoder refuses anyway (65500) and memory is the limit
+LARGEST_SERIAL = 2**32 - 1  # of a PixeLINK camera: its SDK has 32 bits for it
 
 
 class SourceInvalid(ValueError):
@@ -210,6 +211,23 @@ KINDS: dict[str, Kind] = {
         ("requests", "urllib3"),  # its pictures are passed on as they come: no NumPy
         extra="relay",
     ),
+    "pixelink": Kind(
+        "pixelink:?exposure_us=10000",
+        "a PixeLINK camera, the first one or by its serial number; without one, or without the SDK, a test card",
+        "a serial number",
+        {
+            "size": Option(_size, "size of the region of interest in its middle; without it as the camera has it"),
+            "fps": _FPS,
+            "quality": _QUALITY,
+            "exposure_us": _EXPOSURE,
+            "gain": _GAIN,
+            "settle_frames": _SETTLE,
+            "simulate": Option(_yes, "0: no test card, but the error; 1"),
+        },
+        ("pixelinkWrapper", *_IMAGING),
+        needs_target=False,
+        extra="pixelink",
+    ),
 }
 
 _SECRET_QUERY = re.compile(
@@ -254,7 +272,24 @@ class Source:
             raise SourceInvalid(f"nothing stands between {kind}: and its ?options; for example {known.example}")
         if kind == "relay" and not (re.match(r"(?i)https?://", target) and urlsplit(target).hostname):
             raise SourceInvalid(f"relay: needs an http:// or https:// address; for example {known.example}")
+        if (
+            kind == "pixelink"
+            and target
+            and not (target.isascii() and target.isdecimal() and 0 < int(target) <= LARGEST_SERIAL)
+        ):
+            raise SourceInvalid(f"pixelink: {target[:60]!r} is no serial number; for example pixelink:775001234")
         return cls(kind, target, _options(kind, known, query), text if colon else kind)
+
+    def with_serial(self, serial: int) -> Source:
+        """The same, and where it is the first PixeLINK camera the one of that serial number."""
+        if self.kind != "pixelink" or self.target:
+            return self
+        return Source.parse(f"pixelink:{serial}?{self.text.partition('?')[2]}".rstrip("?"))
+
+    @property
+    def has_stand_in(self) -> bool:
+        """Whether a test card takes its place while there is no camera."""
+        return self.kind == "auto" or (self.kind == "pixelink" and bool(self.options.get("simulate", True)))
 
     @property
     def is_hardware(self) -> bool:

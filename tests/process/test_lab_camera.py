@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
 import pytest
 from PIL import Image
 
 from tests.process.conftest import StartService
 from tests.tools.frames import read_number
+from tests.tools.pictures import exposure_of
 from tests.tools.raw import connect, request, reset
 from tests.tools.service import Service, until
 
@@ -67,14 +67,6 @@ def client(lab: Service) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=f"http://127.0.0.1:{lab.port}", timeout=10) as calling:
         assert calling.put("/settings", json={"exposure": 3096, "gain": 1.0}).status_code == 200
         yield calling
-
-
-def exposure_of(jpeg: bytes) -> int:
-    """What `in_flight` draws in: the exposure that a picture really had, in blocks below its bars."""
-    image = np.asarray(Image.open(io.BytesIO(jpeg)).convert("L"))
-    side = min(16, image.shape[1] // 24 & ~1)
-    row = image[image.shape[0] * 5 // 6 + side // 2]
-    return sum(int(row[bit * side + side // 2] > 128) << bit for bit in range(24))
 
 
 def types_of(answer: Any) -> Any:

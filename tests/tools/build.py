@@ -15,9 +15,10 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 FLAGS = {
     "fakev4l2": ["-shared", "-fPIC", "-ldl", "-lpthread"],
+    "fakepixelink": ["-shared", "-fPIC", "-lm"],
     "loadclient": ["-lpthread"],
 }
-SUFFIX = {"fakev4l2": ".so", "loadclient": ""}
+SUFFIX = {"fakev4l2": ".so", "fakepixelink": ".so", "loadclient": ""}
 COMMON = ["-O2", "-Wall", "-Wextra"]  # not -Werror: a newer gcc has newer warnings
 
 
@@ -38,7 +39,7 @@ class ToolMissing(RuntimeError):
 def ensure(name: str) -> Path:
     """Path of the compiled tool, compiled now unless this very source has been compiled before.
 
-    name     fakev4l2 or loadclient
+    name     fakev4l2, fakepixelink or loadclient
     raises   ToolMissing if there is no gcc; RuntimeError with the compiler's words if it refuses
     """
     source = HERE / f"{name}.c"

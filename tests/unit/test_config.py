@@ -17,7 +17,7 @@ TOKEN = "hunter2-hunter2"
 # The lab camera service's own names, and the two that everybody knows.
 WITHOUT_PREFIX = (
     "HOST", "PORT", "DEBUG", "DEFAULT_EXPOSURE", "DEFAULT_GAIN", "IMAGE_SAVE_PATH", "IMAGE_FORMAT", "IMAGE_QUALITY",
-    "ALLOWED_ORIGINS",
+    "ALLOWED_ORIGINS", "CAMERA_SERIAL_NUMBER",
 )  # fmt: skip
 
 
@@ -88,6 +88,7 @@ VALUES: dict[str, tuple[str, object]] = {
     "CAMDOCK_IMAGE_QUALITY": ("80", 80),
     "CAMDOCK_DEFAULT_EXPOSURE_US": ("100000.0", 100_000),
     "CAMDOCK_DEFAULT_GAIN": ("2.5", 2.5),
+    "CAMDOCK_CAMERA_SERIAL_NUMBER": ("775001234", 775001234),
     "CAMDOCK_ALLOWED_ORIGINS": (
         " http://a:5173/, https://Lab.example.org,",
         ("http://a:5173", "https://lab.example.org"),
@@ -176,11 +177,34 @@ def test_a_file_in_the_working_folder_that_cannot_be_read_is_named(tmp_path: Pat
         read_config()
 
 
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ({"CAMERA_SERIAL_NUMBER": ""}, ["auto:"]),
+        ({"CAMERA_SERIAL_NUMBER": "0"}, ["auto:"]),
+        ({"CAMERA_SERIAL_NUMBER": "5"}, ["pixelink:5"]),
+        ({"CAMERA_SERIAL_NUMBER": "0", "CAMDOCK_SOURCE": "pixelink:"}, ["pixelink:"]),
+        ({"CAMERA_SERIAL_NUMBER": "5", "CAMDOCK_SOURCE": "pixelink:?fps=9"}, ["pixelink:5?fps=9"]),
+        ({"CAMERA_SERIAL_NUMBER": "5", "CAMDOCK_SOURCE": "pixelink:7"}, ["pixelink:7"]),
+        ({"CAMERA_SERIAL_NUMBER": "5", "CAMDOCK_SOURCE": "synthetic:"}, ["synthetic:"]),
+        ({"CAMERA_SERIAL_NUMBER": "5", "CAMDOCK_SOURCES": "a=pixelink: b=auto:"}, ["pixelink:5", "auto:"]),
+    ],
+)
+def test_the_serial_number_is_that_of_the_camera_named_without_one(
+    given: dict[str, str], meant: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert [
+        source.text if ":" in source.text else f"{source.text}:" for source in read_config().cameras.values()
+    ] == meant
+
+
 def test_every_name_of_the_lab_camera_service_is_understood(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     old = {
         "HOST": "127.0.0.9", "PORT": "8001", "DEBUG": "true", "DEFAULT_EXPOSURE": "100000.0", "DEFAULT_GAIN": "1.5",
         "IMAGE_SAVE_PATH": "./captures", "IMAGE_FORMAT": "jpeg", "IMAGE_QUALITY": "95",
-        "ALLOWED_ORIGINS": "http://localhost:3000,http://localhost:5173",
+        "ALLOWED_ORIGINS": "http://localhost:3000,http://localhost:5173", "CAMERA_SERIAL_NUMBER": "775001234",
     }  # fmt: skip
     assert set(old) == set(WITHOUT_PREFIX)
 
@@ -190,6 +214,7 @@ def test_every_name_of_the_lab_camera_service_is_understood(monkeypatch: pytest.
         assert config.captures_path == tmp_path / "captures"
         assert (config.image_format, config.image_quality) == ("JPG", 95)
         assert config.allowed_origins == ("http://localhost:3000", "http://localhost:5173")
+        assert [(source.kind, source.target) for source in config.cameras.values()] == [("pixelink", "775001234")]
 
     for spelled in (str.upper, str.lower):
         (tmp_path / ".env").write_text("".join(f"{spelled(name)}={value}\n" for name, value in old.items()))
@@ -236,6 +261,8 @@ def test_a_config_cannot_be_changed() -> None:
         ({"CAMDOCK_LINGER_S": "-1"}, "CAMDOCK_LINGER_S=-1: "),
         ({"IMAGE_FORMAT": "BMP"}, "IMAGE_FORMAT=BMP: Input should be 'JPG', 'PNG' or 'TIFF'"),
         ({"IMAGE_QUALITY": "0"}, "IMAGE_QUALITY=0: "),
+        ({"CAMERA_SERIAL_NUMBER": "4294967296"}, "CAMDOCK_CAMERA_SERIAL_NUMBER=4294967296: "),
+        ({"CAMERA_SERIAL_NUMBER": "-1"}, "CAMDOCK_CAMERA_SERIAL_NUMBER=-1: "),
         ({"DEFAULT_EXPOSURE": "long"}, "CAMDOCK_DEFAULT_EXPOSURE_US=long: "),
         ({"DEFAULT_EXPOSURE": "inf"}, "CAMDOCK_DEFAULT_EXPOSURE_US=inf: "),
         ({"DEFAULT_GAIN": "nan"}, "DEFAULT_GAIN=nan: "),

@@ -123,6 +123,10 @@ def test_a_source_is_understood(text: str, kind: str, target: str, options: dict
         ("relay:http://h:99999/", "cannot be split"),
         ("relay:http://[::1/", "cannot be split"),
         ("opencv:rtsp://h:port/", "cannot be split"),
+        ("pixelink:first", "'first' is no serial number; for example pixelink:775001234"),
+        ("pixelink:0", "is no serial number"),
+        ("pixelink:4294967296", "is no serial number"),
+        ("pixelink:?simulate=maybe", "must be 1 or 0"),
         ("auto:/dev/video0", "nothing stands between auto: and its ?options"),
         ("synthetic:x", "nothing stands between synthetic: and its ?options"),
         ("synthetic:?size=640", "a size is WIDTHxHEIGHT, such as 1280x720"),
@@ -346,6 +350,7 @@ def test_neither_repr_nor_text_of_a_source_is_needed_to_show_it() -> None:
     ("text", "is_hardware"),
     [
         ("auto", True), ("v4l2:/dev/video0", True), ("opencv:0", True), ("opencv:/dev/video0", True),
+        ("pixelink:", True),
         ("synthetic:", False), ("relay:http://camera/stream", False), ("opencv:rtsp://camera/", False),
     ],
 )  # fmt: skip
@@ -354,3 +359,14 @@ def test_a_device_is_for_one_process_a_stream_or_a_file_for_all(text: str, is_ha
     film = tmp_path / "film.avi"
     film.touch()
     assert not Source.parse(f"opencv:{film}").is_hardware
+
+
+@pytest.mark.parametrize(
+    ("text", "has_stand_in"),
+    [
+        ("auto", True), ("pixelink:", True), ("pixelink:5?simulate=1", True), ("pixelink:5?simulate=0", False),
+        ("v4l2:/dev/video0", False), ("synthetic:", False),
+    ],
+)  # fmt: skip
+def test_a_test_card_takes_the_place_of_an_absent_camera_where_that_was_meant(text: str, has_stand_in: bool) -> None:
+    assert Source.parse(text).has_stand_in is has_stand_in

@@ -6,6 +6,7 @@ Runs in: the worker.
 from __future__ import annotations
 
 import importlib
+import time
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,13 +18,14 @@ from camdock.source import KINDS, Source
 
 DEFAULT_QUALITY = 80
 
-# kind of source -> module and class. picamera2 and pixelink have their line as soon as they have their file.
+# kind of source -> module and class. picamera2 has its line as soon as it has its file.
 BACKENDS: dict[str, tuple[str, str]] = {
     "auto": ("camdock.backends.auto", "Auto"),
     "synthetic": ("camdock.backends.synthetic", "Synthetic"),
     "v4l2": ("camdock.backends.v4l2", "V4L2"),
     "opencv": ("camdock.backends.opencv", "OpenCV"),
     "relay": ("camdock.backends.relay", "Relay"),
+    "pixelink": ("camdock.backends.pixelink", "Pixelink"),
 }
 
 
@@ -100,6 +102,60 @@ class Backend:
 
         raises  the CameraError that opening would give; SourceChanged when another device is the right one now
         """
+
+
+class Chooser(Backend):
+    """Is another backend: the camera that it found, or a test card in its place until one appears.
+
+    looks_every_s  for a camera, while it is a card that waits for one
+    """
+
+    looks_every_s = 2.0
+
+    def __init__(self, source: Source, first_seq: int = 1) -> None:
+        super().__init__(source, first_seq)
+        self.inner, self.waits_for_camera = self._choose()
+        self.looked_at = time.monotonic()
+        self.drops, self.quality = self.inner.drops, self.inner.quality
+        self.settle_frames = self.inner.settle_frames
+
+    def _choose(self) -> tuple[Backend, bool]:
+        """The backend to be, not yet opened, and whether it stands in for a camera that may appear."""
+        raise NotImplementedError
+
+    def _has_appeared(self) -> bool:
+        """Whether there is a camera by now."""
+        raise NotImplementedError
+
+    def open(self) -> Opened:
+        return self.inner.open()
+
+    def limits(self) -> Limits:
+        return self.inner.limits()
+
+    def apply(self, wanted: Settings) -> Settings:
+        return self.inner.apply(wanted)
+
+    def read(self, wait_s: float) -> Picture | None:
+        self._look_again()
+        return self.inner.read(wait_s)
+
+    def still(self, wait_s: float) -> Picture | None:
+        self._look_again()
+        return self.inner.still(wait_s)
+
+    def _look_again(self) -> None:
+        if self.waits_for_camera and time.monotonic() - self.looked_at > self.looks_every_s:
+            self.looked_at = time.monotonic()
+            if self._has_appeared():
+                raise SourceChanged
+
+    def close(self) -> None:
+        self.inner.close()
+
+    def still_there(self) -> None:
+        self._look_again()
+        self.inner.still_there()
 
 
 def open_backend(source: Source, first_seq: int = 1) -> Backend:
