@@ -15,7 +15,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 import camdock
 from camdock import (
-    annotations,
+    annotate,
     api,
     captures_api,
     compat,
@@ -59,7 +59,7 @@ def build(config: Config) -> FastAPI:
     abi = AbiGate(names, guard, config.abi_cache_path, enabled=config.abi == "check")
     pixels = Pixels(guard, abi.admit)
     room = Darkroom(Pixels(guard, abi.admit, "uploads", darkroom.limits(config.upload_max_pixels)))
-    cloud = Darkroom(Pixels(guard, abi.admit, "cloud"), "annotate", within_s=annotations.ANSWERED_WITHIN_S)
+    cloud = Darkroom(Pixels(guard, abi.admit, "cloud"), "annotate", within_s=annotate.ANSWERED_WITHIN_S)
     usual = Settings().changed(Settings(config.default_exposure_us, config.default_gain).given())
     cameras = {
         name: Camera(
@@ -93,7 +93,7 @@ def build(config: Config) -> FastAPI:
     places = images.Places(cameras, captures, config.upload_max_bytes)
     app.include_router(images.router(places, room, most_pixels=config.upload_max_pixels))
     app.include_router(
-        annotations.router(
+        annotate.router(
             places, room, cloud,
             most_pixels=config.upload_max_pixels, on=config.vision == "on", endpoint=config.vision_endpoint,
         )
@@ -107,7 +107,7 @@ def build(config: Config) -> FastAPI:
     app.include_router(login.router(Credentials(config), attempts))
     app.state.cameras = cameras  # for the one who serves it
     problems.install(app)
-    app.add_middleware(BodyLimit, uploads=(images.PATH, annotations.PATH))
+    app.add_middleware(BodyLimit, uploads=(images.PATH, annotate.PATH))
     app.add_middleware(Gate, config=config, attempts=attempts)  # the last one added is asked first
     if config.allowed_origins:
         # In front of the gate: a preflight carries no token, and a page must be able to read that one is needed. It

@@ -44,7 +44,7 @@ def annotate(picture: bytes, features: Sequence[str], most: int, endpoint: str) 
         raise DriverMissing(
             f"Google's client library cannot be loaded: {error}", "pip install 'camdock[vision]'"
         ) from error
-    wanted = [{"type_": vision.Feature.Type[FEATURES[name]], "max_results": most} for name in features]
+    wanted = [{"type_": getattr(vision.Feature.Type, FEATURES[name]), "max_results": most} for name in features]
     try:
         answer = _client(endpoint).annotate_image(
             {"image": {"content": picture}, "features": wanted}, timeout=ANSWERED_WITHIN_S
@@ -62,7 +62,7 @@ def annotate(picture: bytes, features: Sequence[str], most: int, endpoint: str) 
         raise VisionFailed(
             f"Google Cloud Vision refused the picture: {answer.error.message}", "the message is Google's"
         )
-    size = jpeg_size(picture)
+    size = jpeg_size(picture) or (1, 1)
     return json.dumps({name: _SHAPES[name](answer, size) for name in features}).encode()
 
 
@@ -74,7 +74,8 @@ def _client(endpoint: str) -> Any:
 
     if endpoint.startswith("http://"):
         host = endpoint.removeprefix("http://").rstrip("/")
-        transport = ImageAnnotatorRestTransport(host=host, url_scheme="http", credentials=AnonymousCredentials())
+        nobody = AnonymousCredentials()  # type: ignore[no-untyped-call]
+        transport = ImageAnnotatorRestTransport(host=host, url_scheme="http", credentials=nobody)
         return vision.ImageAnnotatorClient(transport=transport)
     options = {"api_endpoint": endpoint} if endpoint else None
     return vision.ImageAnnotatorClient(transport="rest", client_options=options)

@@ -166,7 +166,7 @@ CaptureQuery = Annotated[str | None, Query(max_length=64, description="take this
 class Places:
     """Where a picture may come from: the request itself, a camera, a capture."""
 
-    cameras: Mapping[str, Camera]
+    cameras: dict[str, Camera]
     captures: Captures
     most_bytes: int
 

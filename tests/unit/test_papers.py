@@ -12,7 +12,7 @@ import pytest
 from fastapi.routing import APIRoute
 
 import camdock
-from camdock import annotations, api, captures_api, compat, errors, images, metrics, stream
+from camdock import annotate, api, captures_api, compat, errors, images, metrics, stream
 from camdock.backends import BACKENDS
 from camdock.captures import Captures
 from camdock.config import variables
@@ -58,7 +58,7 @@ def endpoints(folder: Path) -> set[str]:
         api.router(cameras, sender, abi, "1"),
         stream.router(cameras, sender),
         images.router(places, room, most_pixels=1),
-        annotations.router(places, room, room, most_pixels=1, on=False, endpoint=""),
+        annotate.router(places, room, room, most_pixels=1, on=False, endpoint=""),
         metrics.router(cameras, sender, abi, "1"),
         captures_api.router(cameras, Captures(folder), Painter(), "JPG", 95),
         compat.router(cameras, Captures(folder), "JPG", 95),
