@@ -161,7 +161,7 @@ def _password_in(sent: bytes) -> bytes:
     try:
         return base64.b64decode(sent, validate=True).partition(b":")[2]
     except (binascii.Error, ValueError):
-        return sent  # counts as wrong
+        return b"\0"  # no token has that: it counts as wrong
 
 
 def _is_our_page(headers: Mapping[bytes, bytes], query: bytes) -> bool:
