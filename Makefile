@@ -298,21 +298,8 @@ verify: $(TEST) $(LINT) $(FUZZ) $(DEPLOY) ## What `make test` leaves out: lint, 
 	part "test bed" tests/testbed/packages.sh chromium clang e2fsprogs ffmpeg g++ gcc-aarch64-linux-gnu \
 	  gstreamer1.0-plugins-good gstreamer1.0-tools libc6-dev-arm64-cross mmdebstrap openssh-client prometheus qemu-system-x86
 	part "bench" $(AGAIN) bench ARGS=--short
-	part "pins" $(AGAIN) plan
-	# The oldest and the newest; the workflows test those between, too.
-	for version in 3.11 3.13; do
-	  [ "$$version" != "$$($(PY) -c 'import sys; print("%d.%d" % sys.version_info[:2])')" ] || continue
-	  other=
-	  for candidate in "python$$version" "$${PYENV_ROOT:-$$HOME/.pyenv}/versions/$$version".*/bin/python; do
-	    if "$$candidate" -c 'import ensurepip' 2>/dev/null; then other=$$candidate; fi
-	  done
-	  if [ -n "$$other" ]; then part "tests, Python $$version" $(AGAIN) test ARGS= VENV=".venv-$$version" PYTHON="$$other"
-	  else skipped "tests, Python $$version" "not on this machine"
-	  fi
-	done
-	part "slow tests of camdock abi" again $(PY) -m pytest tests/abi -m slow -- -n 2 --dist loadfile
 	part "images" $(AGAIN) image ARGS=
-	# What goes on in a virtual machine takes one core and much patience; what takes the other one runs beside it.
+	# What goes on in a virtual machine takes one core and much patience. Beside it runs what asks for no time of its own.
 	set -m # a process group of its own, for whoever interrupts all this
 	(
 	  export PYTEST_CACHE=.pytest_cache/machines
@@ -324,12 +311,25 @@ verify: $(TEST) $(LINT) $(FUZZ) $(DEPLOY) ## What `make test` leaves out: lint, 
 	machines=$$!
 	set +m
 	trap 'kill -- "-$$machines" 2>/dev/null || true' EXIT
-	part "slow tests" again $(PY) -m pytest tests/process tests/unit -m slow
+	part "pins" $(AGAIN) plan
+	part "slow tests of camdock abi" again $(PY) -m pytest tests/abi -m slow -- -n 2 --dist loadfile
 	part "fuzz" $(PY) -m tests.abi.fuzz --seconds 60
-	part "page" again $(PY) -m pytest tests/page
-	part "oldest FastAPI and uvicorn" tests/testbed/oldest.sh $(PY)
 	part "virtual machines" wait "$$machines"
 	cat $(VENV)/machines.log
+	# The oldest and the newest; the workflows test those between, too.
+	for version in 3.11 3.13; do
+	  [ "$$version" != "$$($(PY) -c 'import sys; print("%d.%d" % sys.version_info[:2])')" ] || continue
+	  other=
+	  for candidate in "python$$version" "$${PYENV_ROOT:-$$HOME/.pyenv}/versions/$$version".*/bin/python; do
+	    if "$$candidate" -c 'import ensurepip' 2>/dev/null; then other=$$candidate; fi
+	  done
+	  if [ -n "$$other" ]; then part "tests, Python $$version" $(AGAIN) test ARGS= VENV=".venv-$$version" PYTHON="$$other"
+	  else skipped "tests, Python $$version" "not on this machine"
+	  fi
+	done
+	part "slow tests" again $(PY) -m pytest tests/process tests/unit -m slow
+	part "page" again $(PY) -m pytest tests/page
+	part "oldest FastAPI and uvicorn" tests/testbed/oldest.sh $(PY)
 	part "hosts" $(AGAIN) host ARGS=
 	exit "$$failed"
 
