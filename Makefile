@@ -327,7 +327,7 @@ verify: $(TEST) $(LINT) $(FUZZ) $(DEPLOY) ## What `make test` leaves out: lint, 
 	  else skipped "tests, Python $$version" "not on this machine"
 	  fi
 	done
-	part "slow tests" again $(PY) -m pytest tests/process tests/unit -m slow
+	part "slow tests" again $(PY) -m pytest tests/process tests/unit -m slow -- -n 2 --dist loadfile
 	part "page" again $(PY) -m pytest tests/page
 	part "oldest FastAPI and uvicorn" tests/testbed/oldest.sh $(PY)
 	part "hosts" $(AGAIN) host ARGS=
