@@ -155,11 +155,13 @@ class Doctor:
         """Find the nodes, also those that are configured; then ask each, going on behind one that hangs."""
         looked = Looked.of(await self._ask("nodes", {"also": list(known.paths.values())}, 0.5))
         now = time.monotonic()
-        until = now + (self._until - now) * 0.5  # cameras that are no nodes still want their time
+        left_s = self._until - now  # of which the cameras want some
         each_s = max(NODE_WITHIN_S, NODE_SHARE * self._deadline_s)
         waiting = looked.to_ask()
         while waiting:
-            answer = await ask("formats", {"paths": waiting}, self._guard, until, each_s)
+            # Whoever is asked gets the whole of its time, or it cannot be said to hang; nobody is once half is over.
+            within_s = left_s * 0.8 if time.monotonic() < now + left_s * 0.5 else 0.0
+            answer = await ask("formats", {"paths": waiting}, self._guard, now + within_s, each_s)
             looked.take(answer.given[1:])  # the first one says that it is about to begin
             waiting = waiting[len(answer.given[1:]) :]
             if not answer.trouble or not answer.given or (answer.hung and answer.waited_s < each_s):
