@@ -76,12 +76,14 @@ check() {
 }
 
 tell_address() { # at each event, asks whether the container is well by now; then says where the pictures are
-  local id published
+  local id published scheme
   while read -r id; do
     if [ "$(docker inspect --format '{{.State.Health.Status}}' "$id" 2>/dev/null)" = healthy ]; then
       published=$(docker port "$id" 8000/tcp | head -n 1)
-      printf '\n== Pictures on http://%s  (Ctrl-C ends it; make down removes the container)\n\n' \
-        "${published/#0.0.0.0:/localhost:}"
+      scheme=http
+      case $(docker inspect --format '{{.Config.Env}}' "$id") in *CAMDOCK_TLS_CERT=/*) scheme=https ;; esac
+      printf '\n== Pictures on %s://%s  (Ctrl-C ends it; make down removes the container)\n\n' \
+        "$scheme" "${published/#0.0.0.0:/localhost:}"
       return
     fi
   done

@@ -77,5 +77,7 @@ except ConfigInvalid as error:
     print(f"camdock: {error}\n\n`camdock --help` lists every source and variable.", file=sys.stderr)
     sys.exit(GUNICORN_GIVES_UP)
 logging.config.dictConfig(log_settings(_config.level))
+for _remark in _config.remarks:
+    logging.getLogger("camdock").warning("%s", _remark)
 Systemd.take(os.environ)  # that server speaks for itself; no child of ours does
 app = OnlyProcess(build(_config), _config.cameras.values())

@@ -9,10 +9,11 @@ import ipaddress
 import os
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
+from dotenv import dotenv_values
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -28,7 +29,14 @@ LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]", "*.localhost")
 
 
 class ConfigInvalid(Exception):
-    """The configuration cannot be used; each line of the message names a variable, what is wrong and what would do."""
+    """The configuration cannot be used; each line of the message names a variable, what is wrong and what would do.
+
+    fields  the fields of Config that it is about; empty where it is about none of them
+    """
+
+    def __init__(self, message: str, fields: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.fields = frozenset(fields)
 
 
 class Config(BaseSettings):
@@ -286,6 +294,14 @@ class Config(BaseSettings):
         return {name: source.with_serial(serial) if serial else source for name, source in cameras.items()}
 
     @property
+    def remarks(self) -> list[str]:
+        """What can be used, and is probably not what was meant: a sentence each."""
+        serial = self.camera_serial_number
+        if not serial or any(one.kind == "pixelink" and one.target == str(serial) for one in self.cameras.values()):
+            return []
+        return [f"CAMERA_SERIAL_NUMBER={serial} has no effect: no source is `pixelink:` without a number of its own"]
+
+    @property
     def is_loopback(self) -> bool:
         """Whether only this machine can reach the port."""
         if self.host.lower() == "localhost":
@@ -334,9 +350,14 @@ def _is_token(text: str) -> bool:
     return len(text) >= 8 and text.isascii() and text.isprintable() and " " not in text
 
 
+def _is_path(text: str) -> bool:
+    """Whether it is a path beyond doubt: what else is given as a token's file may be the token, and is not repeated."""
+    return text.startswith(("/", "./", "../", "~"))
+
+
 def _token_in(path: str) -> str:
     """The token in the first line of a file. Raises ValueError: what is wrong, what to do, nothing of the content."""
-    name, user = shlex.quote(path), os.geteuid()
+    name, user = shlex.quote(path) if _is_path(path) else "FILE", os.geteuid()
     make = f"`umask 077; openssl rand -hex 16 > {name}` makes a good one, for the service's user ({user}) alone to read"
     try:
         with Path(path).open("rb") as file:
@@ -370,23 +391,58 @@ def _env_file() -> Path | None:
         return None
 
 
-def read_config() -> Config:
-    """The configuration from the environment, then from `.env`; raises ConfigInvalid with one line per mistake."""
+def names_of(field: str) -> tuple[str, ...]:
+    """The variables that a field is read from, in capitals; the first that is set counts."""
+    alias = Config.model_fields[field].validation_alias
+    return tuple(map(str, alias.choices)) if isinstance(alias, AliasChoices) else (f"CAMDOCK_{field.upper()}",)
+
+
+def of_file() -> dict[str, str]:
+    """What `.env` sets, by the names as they stand there. Raises ConfigInvalid where it cannot be read."""
+    if (path := _env_file()) is None:
+        return {}
     try:
-        return Config(_env_file=_env_file())
+        return {name: value or "" for name, value in dotenv_values(path, encoding="utf-8").items()}
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigInvalid(f".env in {Path.cwd()} cannot be read: {error}") from None
+
+
+def read_config(*, file: bool = True) -> Config:
+    """The configuration from the environment, then from `.env`; raises ConfigInvalid with one line per mistake.
+
+    file  False: from the environment alone
+    """
+    given = of_file() if file else {}
+    try:
+        return Config(_env_file=_env_file() if file else None)
     except ValidationError as error:
-        lines = []
+        is_set = {name.upper() for name, value in (*given.items(), *os.environ.items()) if value}
+        lines, fields = [], set()
         for mistake in error.errors():
-            where = str(mistake["loc"][0]) if mistake["loc"] else ""
             message = mistake["msg"].removeprefix("Value error, ")
-            if where:
-                name = where if where.isupper() else f"CAMDOCK_{where.upper()}"
-                shown = "" if where in ("token", "viewer_token") else f"={str(mistake['input'])[:LONGEST_SHOWN]}"
-                message = f"{name}{shown}: {message}"
+            if mistake["loc"]:
+                field = _field(str(mistake["loc"][0]))
+                fields.add(field)
+                message = f"{_shown(field, is_set, mistake['input'])}: {message}"
+            else:
+                named = re.findall(r"\bCAMDOCK_([A-Z_]+[A-Z])\b", message)
+                fields |= {name.lower() for name in named} & Config.model_fields.keys()
             lines.append(message)
-        raise ConfigInvalid("\n".join(lines)) from None
+        raise ConfigInvalid("\n".join(lines), fields) from None
+
+
+def _field(where: str) -> str:
+    """The field that pydantic means: it names some by themselves, some by their first variable."""
+    return next(field for field in Config.model_fields if where == field or where in names_of(field))
+
+
+def _shown(field: str, is_set: Collection[str], value: object) -> str:
+    """The variable as it was given, NAME=VALUE; of one with a secret in it the name alone."""
+    names = names_of(field)
+    name = next((name for name in names if name in is_set), names[0])
+    text = str(value)[:LONGEST_SHOWN]
+    secret = field in ("token", "viewer_token") or (field in ("token_file", "viewer_token_file") and not _is_path(text))
+    return name if secret else f"{name}={text}"
 
 
 def variables() -> Iterator[tuple[str, str, str]]:

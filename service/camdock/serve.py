@@ -168,6 +168,8 @@ def _serve(config: Config, listener: socket.socket) -> int:
     log.info("camdock %s on %s://%s:%d", camdock.__version__, scheme, shown, port)
     if not config.is_loopback and config.auth == "off":
         log.warning("CAMDOCK_AUTH=off: everybody who reaches this port may look and touch")
+    for remark in config.remarks:
+        log.warning("%s", remark)
     gc.freeze()  # what is there now stays: later collections pass over it, and are over sooner
     gc.enable()
     # Once it has stopped, uvicorn raises the signal again that stopped it; SIGTERM's own answer is no exit status 0.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -22,14 +23,15 @@ import pytest
 
 from tests.process.conftest import StartService
 from tests.process.test_abi_gate import RECIPES, unpack
+from tests.tools import certificate
 from tests.tools.cannot import cannot
 from tests.tools.fuse import StuckFile
-from tests.tools.service import ABI_CACHE, free_port
+from tests.tools.service import ABI_CACHE, free_port, until
 
 TOKEN = "0123456789abcdef"
 WITHIN_S = 10.0
-HASTY = ("--deadline", "7")  # as without it; said, since nothing said is patient here
-PATIENT = ("--deadline", "30")  # where nothing hangs it is done when all is answered, on a busy machine too
+USUAL_START_S = 1.0  # what is more is the machine's, which has other things to do just now
+PATIENT = ("--deadline", "30")  # where the time is no question: all is answered, on a busy machine too
 
 
 @dataclass
@@ -61,18 +63,33 @@ def environment(folder: Path, **given: str) -> dict[str, str]:
 
 
 def doctor(folder: Path, *arguments: str, before: Callable[[], None] | None = None, **given: str) -> Said:
-    """Run it to its end; nothing of it is left, and nothing but the report is on stdout."""
-    command = [sys.executable, "-m", "camdock", "doctor", "--json", *(arguments or PATIENT)]
+    """Run it to its end: nothing but the report is on stdout, and it is there in the time that is promised.
+
+    That is ten seconds where no other deadline is given, from before its interpreter starts until it has ended.
+    """
+    command = [sys.executable, "-m", "camdock", "doctor", "--json", *arguments]
+    late = max(0.0, start_s() - USUAL_START_S) if "--deadline" not in arguments else 0.0
+    began = time.monotonic()
     process = subprocess.Popen(
         command, cwd=folder, env=environment(folder, **given), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True, preexec_fn=before,
     )  # fmt: skip
     output, log = process.communicate(timeout=40)
     assert output, log
+    took_s = time.monotonic() - began
+    if "--deadline" not in arguments:
+        assert took_s < WITHIN_S + late, output
     document = json.loads(output)
-    assert document["took_s"] < WITHIN_S or "30" in command
+    assert document["took_s"] < took_s
     assert "Traceback" not in log
     return Said(process.returncode, document, log)
+
+
+def start_s() -> float:
+    """How long an interpreter with the package in it takes to start on this machine, just now."""
+    began = time.monotonic()
+    subprocess.run([sys.executable, "-m", "camdock", "--version"], check=True, capture_output=True)
+    return time.monotonic() - began
 
 
 def needs_root(what: str) -> None:
@@ -100,7 +117,7 @@ def test_all_that_is_wrong_is_named_at_once_and_the_configuration_that_can_be_us
         other.listen()
         port = other.getsockname()[1]
         said = doctor(
-            tmp_path,
+            tmp_path, *PATIENT,
             CAMDOCK_SOURCES="fine=synthetic:?size=64x64 busy=synthetic:?busy=1 gone=v4l2:/dev/video77",
             CAMDOCK_TOKEN_FILE=str(tmp_path / "no token"), CAMDOCK_PORT=str(port), CAMDOCK_STATE_DIR=str(state),
             CAMDOCK_SOURC="v4l2:0", CAMDOCK_LINGER_S="soon",
@@ -203,16 +220,61 @@ def test_a_camera_of_the_running_service_is_not_opened_and_the_service_notices_n
     seen = [service.ask("GET", "/snapshot", headers=head).status for _ in range(3)]
     assert seen[-1] == 200
     token.chmod(0o644)
-    said = doctor(tmp_path, CAMDOCK_PORT=str(service.port), **given)
+    said = doctor(tmp_path, *PATIENT, CAMDOCK_PORT=str(service.port), **given)
     assert said.status == 0
     assert "Camdock answers" in said.one("port")["what"]
     camera = said.one("camera.camera")
     assert "was not opened" in camera["what"]
     assert camera["details"]["state"] == "live"
     assert TOKEN not in json.dumps(said.document), "the token is no part of a report"
-    report = service.ask("GET", "/cameras", headers=head).json()
-    assert "restarts" in json.dumps(report)
     assert service.ask("GET", "/cameras/camera", headers=head).json()["restarts"] == {}
+
+
+@pytest.mark.slow
+def test_behind_https_the_service_is_known_and_under_auto_its_camera_is_left_alone(
+    start: StartService, tmp_path: Path
+) -> None:
+    one = certificate.shared()
+    given = {"CAMDOCK_SOURCE": "auto:?size=64x64", "CAMDOCK_TOKEN": TOKEN}
+    service = start(**given)
+    head = {"Authorization": f"Bearer {TOKEN}"}
+    with service.stream("/stream", headers=head) as viewer:
+        viewer.take(2)
+        said = doctor(tmp_path, *PATIENT, CAMDOCK_PORT=str(service.port), **given)
+    camera = said.one("camera.camera")
+    assert (camera["status"], camera["details"]["state"]) == ("ok", "live"), camera
+    assert "the Camdock on this port has it" in camera["what"]
+    port, tls = free_port(), {"CAMDOCK_TLS_CERT": str(one.cert), "CAMDOCK_TLS_KEY": str(one.key)}
+    command = [sys.executable, "-m", "camdock", "synthetic:?size=64x64"]
+    with subprocess.Popen(
+        command, env=environment(tmp_path, CAMDOCK_PORT=str(port), CAMDOCK_TOKEN=TOKEN, **tls)
+    ) as other:
+        try:
+            until(lambda: listens(port), 20, "no service")
+            said = doctor(tmp_path, *PATIENT, CAMDOCK_PORT=str(port), CAMDOCK_TOKEN=TOKEN, **tls)
+        finally:
+            other.terminate()
+    assert "Camdock answers" in said.one("port")["what"]
+
+
+def listens(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("given", "name", "says"),
+    [({"CAMDOCK_SOURCE": "v4l2:/dev/video77"}, "camera.camera", "/dev/video77 does not exist"),
+     ({"CAMDOCK_TOKEN_FILE": "/no/such/token"}, "token", "there is no such file"),
+     ({"CAMDOCK_SOURCE": "synthetic:?hang_open=1"}, "camera.camera", "opening it did not come back")],
+    ids=["no device", "no token", "hangs"],
+)  # fmt: skip
+def test_what_is_wrong_is_named_within_ten_seconds(tmp_path: Path, given: dict[str, str], name: str, says: str) -> None:
+    said = doctor(tmp_path, **{"CAMDOCK_SOURCE": "synthetic:?size=64x64", **given})
+    assert said.bad() == {name}
+    assert says in said.one(name)["what"]
 
 
 @pytest.mark.slow
@@ -228,7 +290,8 @@ def test_who_holds_a_device_is_named_with_its_process_id(tmp_path: Path, node: P
     assert said.status == 1
     camera = said.one("camera.camera")
     assert by.search(camera["what"]), camera
-    assert any(by.search(line) for line in said.one("devices")["details"]["lines"]) or by.search(str(said.document))
+    held = [check["details"].get("holders", {}) for check in said.document["checks"] if check["name"] == "devices"]
+    assert [[pid for pid, _, _ in by_path[str(node)]] for by_path in held if by_path] == [[holder.pid]]
 
 
 @pytest.mark.slow
@@ -257,12 +320,12 @@ def test_a_camera_is_shown_with_its_formats_and_one_whose_driver_hangs_is_named_
 ) -> None:
     hang = tmp_path / "hang"
     given = fake_camera(FAKEV4L2_HANG=str(hang), CAMDOCK_SOURCE="v4l2:/dev/video7?size=640x480")
-    said = doctor(tmp_path, **given)
+    said = doctor(tmp_path, *PATIENT, **given)
     assert said.one("camera.camera")["status"] == "ok", said.document
     formats = said.one("devices")["details"]["formats"]["/dev/video7"]
     assert "640x480" in formats["MJPG"]
     hang.touch()
-    said = doctor(tmp_path, *HASTY, **given)
+    said = doctor(tmp_path, **given)
     assert said.status == 1
     assert "/dev/video7 does not answer" in said.one("devices")["what"]
     assert "was not opened" in said.one("camera.camera")["what"]
@@ -272,9 +335,7 @@ def test_a_camera_is_shown_with_its_formats_and_one_whose_driver_hangs_is_named_
 def test_a_process_that_cannot_be_killed_is_reported_and_not_waited_for(tmp_path: Path) -> None:
     needs_root("mounting a file system of our own")
     with StuckFile(tmp_path / "mount") as stuck:
-        began = time.monotonic()
-        said = doctor(tmp_path, *HASTY, CAMDOCK_SOURCES=f"stuck=synthetic:?block_on={stuck.path} fine=synthetic:")
-        assert time.monotonic() - began < WITHIN_S + 2
+        said = doctor(tmp_path, CAMDOCK_SOURCES=f"stuck=synthetic:?fps=100&block_on={stuck.path} fine=synthetic:")
         assert said.status == 1
         camera = said.one("camera.stuck")
         found = re.search(r"process (\d+) cannot be killed", camera["what"])
@@ -282,7 +343,10 @@ def test_a_process_that_cannot_be_killed_is_reported_and_not_waited_for(tmp_path
         assert psutil.Process(int(found[1])).status() == psutil.STATUS_DISK_SLEEP
         assert said.one("camera.fine")["status"] == "ok"
         # A token's file that does not answer costs the token, not the report.
-        said = doctor(tmp_path, *HASTY, CAMDOCK_SOURCE="synthetic:?size=64x64", CAMDOCK_TOKEN_FILE=str(stuck.path))
+        # Half of the time goes to it, and what is left of seven seconds may be too little on a busy machine.
+        said = doctor(
+            tmp_path, "--deadline", "14", CAMDOCK_SOURCE="synthetic:?size=64x64", CAMDOCK_TOKEN_FILE=str(stuck.path)
+        )
         assert said.status == 1
         assert "the configuration cannot be read" in said.one("configuration")["what"]
         assert said.one("camera.camera")["status"] == "ok"
@@ -310,7 +374,7 @@ def test_a_full_disk_is_named_with_its_folder(tmp_path: Path, full: Path) -> Non
     before = set(full.iterdir())
     said = doctor(tmp_path, CAMDOCK_SOURCE="synthetic:?size=64x64", CAMDOCK_STATE_DIR=str(full))
     assert said.status == 1
-    assert said.bad() == {"disk.settings"}
+    assert said.bad() == {"disk.settings", "disk.captures"}
     assert f"{full} is full" in said.one("disk.settings")["what"]
     assert "df -h" in said.one("disk.settings")["hint"]
     assert set(full.iterdir()) == before
@@ -344,7 +408,7 @@ def test_it_runs_where_numpy_opencv_and_pydantic_cannot_be_imported(tmp_path: Pa
         (broken / name / "__init__.py").write_text(
             "import os; os.abort()" if name == "cv2" else "raise ImportError('x')"
         )
-    said = doctor(tmp_path, CAMDOCK_SOURCE="synthetic:?format=RGB", PYTHONPATH=str(broken))
+    said = doctor(tmp_path, *PATIENT, CAMDOCK_SOURCE="synthetic:?format=RGB", PYTHONPATH=str(broken))
     assert said.status == 1
     assert {"configuration", "camera.camera"} <= said.bad()
     assert said.one("backend.opencv")["status"] == "warning"

@@ -124,9 +124,10 @@ def test_the_network_is_refused_without_a_token_with_both_ways_out(variable: str
 
 @pytest.mark.slow  # quick: the guarded service, and test_config
 def test_the_network_is_served_when_everybody_may_look_and_a_warning_says_so(start: StartService) -> None:
-    service = start("synthetic:", "--host", "0.0.0.0", CAMDOCK_AUTH="off")
+    service = start("synthetic:", "--host", "0.0.0.0", CAMDOCK_AUTH="off", CAMERA_SERIAL_NUMBER="775001234")
     assert service.get("/cameras", headers={"Host": "camera.example"}).status == 200
     assert "CAMDOCK_AUTH=off" in service.log
+    assert "WARNING CAMERA_SERIAL_NUMBER=775001234 has no effect" in service.log
 
 
 # --- the token --------------------------------------------------------------------------------------------------------

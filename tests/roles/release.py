@@ -16,7 +16,9 @@ from camdock_release.command import main  # noqa: E402
 __all__ = ["FILES", "disk", "errors", "gate", "looking", "main", "make_release", "prune", "store", "switch", "unit"]
 
 
-def make_release(root: Path, name: str, created: float = 0, build: str = "b1", **changed: Any) -> Path:
+def make_release(
+    root: Path, name: str, created: float = 0, build: str = "b1", *, tls: bool = False, **changed: Any
+) -> Path:
     """A whole release and its build; `changed` goes into its release.json, None takes a key out."""
     folder, built = root / "releases" / name, root / "builds" / build
     for one in (folder, built):
@@ -27,7 +29,9 @@ def make_release(root: Path, name: str, created: float = 0, build: str = "b1", *
         "cameras": ["front"], "gate": "pictures", **changed,
     }  # fmt: skip
     (folder / "release.json").write_text(json.dumps({key: value for key, value in told.items() if value is not None}))
-    (folder / "camdock.env").write_text("CAMDOCK_HOST=0.0.0.0\n")
+    (folder / "camdock.env").write_text(
+        "CAMDOCK_HOST=0.0.0.0\n" + ('CAMDOCK_TLS_CERT="/etc/camdock/tls.crt"\n' if tls else "")
+    )
     (folder / store.UNIT).write_text("[Service]\n")
     if not (folder / "build").is_symlink():
         (folder / "build").symlink_to(f"../../builds/{build}")

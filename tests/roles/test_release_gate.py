@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.roles.release import STARTED, Noting, errors, gate, looking, make_release, store, unit
+from tests.tools import certificate
 
 TOKEN = "a-token-of-the-host"
 WHY = {"code": "source_missing", "message": "/dev/video0 does not exist", "hint": "plug it in", "retry": True}
@@ -42,6 +44,13 @@ class Service:
         self.port = self.server.server_address[1]
         self._thread = threading.Thread(target=self.server.serve_forever, args=(0.02,))
         self._thread.start()
+
+    def speak_tls(self) -> None:
+        """From now on https alone, with a certificate for another name than its address."""
+        one = certificate.shared()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(one.cert, one.key)
+        self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
 
     def add(self, name: str, **told: Any) -> None:
         self.cameras[name] = {"name": name, "state": "live", "reason": None, "restarts": {}, **told}
@@ -131,6 +140,14 @@ def test_pictures_that_move_pass_and_end_the_darkness(look: Any, service: Servic
     assert any(b"GET /cameras/front/stream HTTP/1.0" in head for head in service.heads)
     assert all(b"authorization: bearer " + TOKEN.encode() in head.lower() for head in service.heads)
     assert all(b"\nhost:" not in head.lower() for head in service.heads), "whatever CAMDOCK_ALLOWED_HOSTS lists"
+
+
+def test_a_service_that_speaks_https_alone_is_asked_so(look: Any, service: Service) -> None:
+    service.speak_tls()
+    look(tls=True, appear_s=10)
+    assert any(b"GET /cameras/front/stream HTTP/1.0" in head for head in service.heads)
+    with pytest.raises(errors.Failed, match=r"does not answer on 127\.0\.0\.1"):
+        look(tls=False)
 
 
 def test_it_waits_for_a_service_that_comes_later(look: Any, service: Service) -> None:

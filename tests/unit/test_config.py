@@ -261,10 +261,10 @@ def test_a_config_cannot_be_changed() -> None:
         ({"CAMDOCK_LINGER_S": "-1"}, "CAMDOCK_LINGER_S=-1: "),
         ({"IMAGE_FORMAT": "BMP"}, "IMAGE_FORMAT=BMP: Input should be 'JPG', 'PNG' or 'TIFF'"),
         ({"IMAGE_QUALITY": "0"}, "IMAGE_QUALITY=0: "),
-        ({"CAMERA_SERIAL_NUMBER": "4294967296"}, "CAMDOCK_CAMERA_SERIAL_NUMBER=4294967296: "),
-        ({"CAMERA_SERIAL_NUMBER": "-1"}, "CAMDOCK_CAMERA_SERIAL_NUMBER=-1: "),
-        ({"DEFAULT_EXPOSURE": "long"}, "CAMDOCK_DEFAULT_EXPOSURE_US=long: "),
-        ({"DEFAULT_EXPOSURE": "inf"}, "CAMDOCK_DEFAULT_EXPOSURE_US=inf: "),
+        ({"CAMERA_SERIAL_NUMBER": "4294967296"}, "CAMERA_SERIAL_NUMBER=4294967296: "),
+        ({"CAMERA_SERIAL_NUMBER": "-1"}, "CAMERA_SERIAL_NUMBER=-1: "),
+        ({"DEFAULT_EXPOSURE": "long"}, "DEFAULT_EXPOSURE=long: "),
+        ({"DEFAULT_EXPOSURE": "inf"}, "DEFAULT_EXPOSURE=inf: "),
         ({"DEFAULT_GAIN": "nan"}, "DEFAULT_GAIN=nan: "),
         ({"CAMDOCK_CAPTURES_MAX_BYTES": "-1"}, "CAMDOCK_CAPTURES_MAX_BYTES=-1: "),
         ({"ALLOWED_ORIGINS": "http://a/path"}, "ALLOWED_ORIGINS=http://a/path: 'http://a/path' is no origin"),
@@ -279,7 +279,7 @@ def test_a_config_cannot_be_changed() -> None:
     ],
 )
 def test_a_mistake_names_its_variable(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], says: str) -> None:
-    assert says in refused(monkeypatch, **environment)
+    assert refused(monkeypatch, **environment).startswith(says)
 
 
 def test_every_mistake_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from camdock.doctor.report import Status
 @pytest.fixture(autouse=True)
 def nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """`read` takes out of the environment what cannot be used: it has one of its own."""
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("os.environ", {"HOME": str(tmp_path), "CAMDOCK_STATE_DIR": str(tmp_path)})
 
 
@@ -53,6 +54,78 @@ def test_a_network_address_without_a_token_is_one_mistake_with_the_ways_out() ->
     assert len(found) == 1
     assert "opens the cameras to the network" in found[0].what
     assert "CAMDOCK_AUTH=off" in found[0].hint
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [({"PORT": "abc"}, "PORT=abc: "), ({"IMAGE_FORMAT": "BMP"}, "IMAGE_FORMAT=BMP: "),
+     ({"camdock_linger_s": "soon"}, "CAMDOCK_LINGER_S=soon: "),
+     ({"CAMDOCK_TLS_CERT": "/no/such"}, "CAMDOCK_TLS_KEY is missing"),
+     ({"CAMDOCK_TLS_CERT": "/no/such", "CAMDOCK_TLS_KEY": "/nor/this"}, "CAMDOCK_TLS_CERT=/no/such cannot be read")],
+    ids=lambda one: next(iter(one)) if isinstance(one, dict) else "",
+)  # fmt: skip
+@pytest.mark.parametrize("in_file", [False, True], ids=["environment", "file"])
+def test_a_mistake_under_any_name_and_in_either_place_is_told_once_and_the_cameras_are_looked_at(
+    given: dict[str, str], says: str, in_file: bool
+) -> None:
+    if in_file:
+        Path(".env").write_text("".join(f"{name}={value}\n" for name, value in given.items()))
+    answer = read(CAMDOCK_SOURCE="v4l2:/dev/video3", **({} if in_file else given))
+    assert list(Known.of(answer).cameras) == ["camera"]
+    assert Known.of(answer).folders
+    (found,) = check(answer)
+    assert found.what.startswith(says)
+
+
+def test_a_file_that_cannot_be_read_is_one_mistake_and_the_environment_is_looked_at() -> None:
+    Path(".env").write_bytes(b"CAMDOCK_PORT=\xff\n")
+    answer = read(CAMDOCK_SOURCE="v4l2:/dev/video3")
+    assert Known.of(answer).folders
+    (found,) = check(answer)
+    assert ".env in" in found.what
+
+
+def test_the_file_gives_what_the_environment_leaves_empty_and_nothing_of_other_programs() -> None:
+    Path(".env").write_text("CAMDOCK_SOURCE=v4l2:/dev/video3\nCAMDOCK_PORT=81\nCAMDOCK_SORUCE=x\nHOME=/nowhere\n")
+    answer = read(CAMDOCK_SOURCE="", CAMDOCK_PORT="82")
+    assert Known.of(answer).paths == {"camera": "/dev/video3"}
+    assert Known.of(answer).port == 82
+    assert [one.what for one in check(answer) if one.status is Status.WARNING] == [
+        "CAMDOCK_SORUCE is set, and nothing reads it"
+    ]
+    assert "/nowhere" not in str(answer)
+
+
+@pytest.mark.parametrize("name", ["CAMDOCK_TOKEN_FILE", "CAMDOCK_VIEWER_TOKEN_FILE"])
+@pytest.mark.parametrize("in_file", [False, True], ids=["environment", "file"])
+def test_each_file_with_a_token_is_for_the_right_eyes_alone_wherever_it_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, in_file: bool
+) -> None:
+    monkeypatch.setattr("camdock.devices.IN_CONTAINER", ())
+    token = tmp_path / "one"
+    token.write_text("0123456789abcdef")
+    token.chmod(0o644)
+    if in_file:
+        Path(".env").write_text(f"{name}={token}\n")
+    found = check(read(CAMDOCK_TOKEN="abcdefgh", **({} if in_file else {name: str(token)})))
+    assert any(f"may read the token in {token}" in one.what for one in found)
+
+
+def test_a_token_that_is_given_as_its_file_is_not_repeated() -> None:
+    found = check(read(CAMDOCK_TOKEN_FILE="0123456789abcdef", CAMDOCK_VIEWER_TOKEN_FILE="a/b+fedcba98765"))
+    assert [one.what.partition(":")[0] for one in found] == ["CAMDOCK_TOKEN_FILE", "CAMDOCK_VIEWER_TOKEN_FILE"]
+    assert "0123456789" not in str(found)
+    assert "fedcba" not in str(found)
+
+
+@pytest.mark.parametrize(
+    ("given", "remarked"),
+    [({"CAMDOCK_SOURCE": "v4l2:0"}, True), ({"CAMDOCK_SOURCE": "pixelink:7"}, True),
+     ({"CAMDOCK_SOURCE": "pixelink:"}, False), ({}, False)],
+)  # fmt: skip
+def test_a_serial_number_that_no_source_takes_is_worth_a_look(given: dict[str, str], remarked: bool) -> None:
+    found = check(read(CAMERA_SERIAL_NUMBER="775001234", **given))
+    assert any("775001234 has no effect" in one.what for one in found if one.status is Status.WARNING) is remarked
 
 
 def test_a_slip_of_the_pen_is_a_warning_and_other_peoples_names_are_left_alone() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -76,3 +78,16 @@ def test_parts_that_never_came_are_unknown_with_the_reason_and_the_others_are_to
     assert found["user"].status is Status.UNKNOWN
     assert "no answer within 7 s" in found["user"].what
     assert "no answer within 7 s" in found["engine"].what
+    assert found["engine"].status is Status.UNKNOWN
+    assert "does not answer" not in found["engine"].what, "there may be none"
+
+
+def test_an_engine_that_does_not_answer_is_told_from_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "DOCKER_SOCKET", str(tmp_path / "socket"))
+    monkeypatch.setattr(machine, "ENGINE_WITHIN_S", 0.1)
+    assert "no Docker engine here" in machine.check_engine(machine.engine(), "").what
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(machine.DOCKER_SOCKET)
+        silent.listen()
+        found = machine.check_engine(machine.engine(), "")
+    assert (found.status, found.what) == (Status.WARNING, "the Docker engine does not answer: timed out")

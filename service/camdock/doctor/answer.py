@@ -13,15 +13,17 @@ from typing import Any
 class Answer:
     """What an errand brought.
 
-    given    everything that it said, as it said it; whole only where there is no trouble
-    trouble  why there is no more; "" when it came to its end
-    hung     it did not answer in time, and was killed
-    stuck    it could not even be killed: where in the kernel it sleeps, and its process id
+    given     everything that it said, as it said it; whole only where there is no trouble
+    trouble   why there is no more; "" when it came to its end
+    hung      it did not answer in time, and was killed
+    waited_s  seconds since it had said something, or began, when it was given up
+    stuck     it could not even be killed: where in the kernel it sleeps, and its process id
     """
 
     given: list[Any] = field(default_factory=list)
     trouble: str = ""
     hung: bool = False
+    waited_s: float = 0.0
     stuck: str = ""
 
     @property

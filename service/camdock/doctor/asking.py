@@ -6,6 +6,7 @@ Runs in: the doctor's process.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -31,27 +32,36 @@ def survivor(child: Child) -> str:
     return words
 
 
-async def ask(errand: str, arguments: Mapping[str, Any], guard: Guard, until: float) -> Answer:
-    """Have one errand done. Never raises, and returns at most 2 s after `until` (monotonic)."""
+async def ask(
+    errand: str, arguments: Mapping[str, Any], guard: Guard, until: float, each_s: float = math.inf
+) -> Answer:
+    """Have one errand done. Never raises, and returns at most 2 s after `until` (monotonic).
+
+    each_s  seconds for each answer after the first, which comes when its process has started and loaded what it needs
+    """
     answer = Answer()
+    said_at = time.monotonic()
 
     def on_message(message: Message) -> None:
+        nonlocal said_at
         if not message.meta["more"]:
             raise _Over
         answer.given.append(json.loads(bytes(message.blob)))
+        said_at = time.monotonic()
+        child.expect(min(each_s, until - said_at))
 
     if until <= time.monotonic():
         return Answer(trouble="no time was left for it", hung=True)
     child = Child("camdock.doctor.errand", errand, guard, on_message)
-    began = time.monotonic()
     try:
         async with child:
-            child.expect(until - began)
+            child.expect(until - said_at)
             await child.send(wire.pack(Kind.RUN, {"operation": errand, "arguments": dict(arguments)}))
             try:
                 await child.watch()
             except TimeoutError as error:  # as a stall: its process is killed at once, without a word
-                raise SourceStalled(f"no answer within {until - began:.1f} s") from error
+                answer.waited_s = time.monotonic() - said_at
+                raise SourceStalled(f"no answer within {answer.waited_s:.1f} s") from error
     except _Over:
         pass
     except SourceStalled as error:

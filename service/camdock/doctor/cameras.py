@@ -24,6 +24,7 @@ from camdock.source import Source
 from camdock.wire import Kind, Message
 
 HOLDING = ("live", "starting", "stalled")  # the states in which a service has its device, or is about to
+LOADED_WITHIN_S = 3.0  # a process starts and loads a driver, on a slow and busy machine
 _STEPS = {
     "": "its driver's library did not load",
     "loaded": "opening it did not come back",
@@ -41,6 +42,7 @@ class Try:
 
     error  why there is no picture; None when one came
     stuck  the worker could not even be killed: its process id, and where in the kernel it sleeps
+    early  there was not time enough to tell anything: how little
     """
 
     step: str = ""
@@ -49,11 +51,14 @@ class Try:
     took_s: float = 0.0
     error: CameraError | None = None
     stuck: str = ""
+    early: str = ""
 
 
 async def attempt(source: Source, guard: Guard, until: float) -> Try:
     """Open a source for one picture and give it back. Never raises, and returns at most 2 s after `until`."""
     tried, began = Try(), time.monotonic()
+    if until <= began:
+        return Try(early="no time was left to open it")
 
     def on_message(message: Message) -> None:
         match message.kind:
@@ -76,6 +81,8 @@ async def attempt(source: Source, guard: Guard, until: float) -> Try:
             try:
                 await child.watch()
             except TimeoutError as error:
+                if not tried.step and until - began < LOADED_WITHIN_S:
+                    tried.early = f"its driver's library was not loaded within {until - began:.1f} s"
                 raise SourceStalled(f"no picture within {until - began:.1f} s: {_STEPS[tried.step]}") from error
     except _Seen:
         pass
@@ -86,14 +93,25 @@ async def attempt(source: Source, guard: Guard, until: float) -> Try:
     return tried
 
 
-def occupied(source: Source, path: str, health: Any, looked: Looked) -> str:
-    """Why a source is not to be opened: a running Camdock has it; "" where it may be opened."""
-    if path and (pid := looked.worker(path)):
-        return f"a running Camdock has it (its worker is pid {pid})"
+def told(name: str, source: Source, health: Any) -> dict[str, Any]:
+    """What the Camdock on the port says of this camera; {} where it has none such.
+
+    One that is chosen when it is opened (`auto`) is told by what it has become: only its name is the same.
+    """
     for camera in (health or {}).get("cameras") or ():
-        if camera.get("source") == source.redacted and camera.get("state") in HOLDING:
-            return f"the Camdock on this port has it, {camera['state']}"
-    return ""
+        if camera.get("source") == source.redacted or (camera.get("name") == name and source.has_stand_in):
+            return dict(camera)
+    return {}
+
+
+def occupied(name: str, source: Source, path: str, health: Any, looked: Looked) -> str:
+    """Why a source is not to be opened: a running Camdock has it; "" where it may be opened."""
+    # `auto` would take the first camera, and nobody can say here whether that one is free of the other's choice.
+    paths = [node.path for node in looked.nodes] if source.kind == "auto" else [path] if path else []
+    if pid := next(filter(None, map(looked.worker, paths)), None):
+        return f"a running Camdock has it (its worker is pid {pid})"
+    state = told(name, source, health).get("state")
+    return f"the Camdock on this port has it, {state}" if state in HOLDING else ""
 
 
 async def check(
@@ -101,11 +119,12 @@ async def check(
 ) -> list[Check]:
     """One camera: in use, hanging, or tried; for `opencv:` its video back ends too."""
     label, shown = f"camera.{name}", source.redacted
-    if path and (hanging := next((why for one, why in looked.hanging.items() if one == path), "")):
-        what = f"{shown} was not opened: {path} does not answer ({hanging})"
-        return [Check(label, Status.BAD, what, "unplug it and plug it in again, or restart the machine")]
-    if holder := occupied(source, path, health, looked):
-        return [_running(label, source, holder, health)]
+    if holder := occupied(name, source, path, health, looked):
+        return [_running(label, source, holder, told(name, source, health))]
+    for hanging, why in looked.hanging.items():
+        if hanging == path or source.kind == "auto":  # which would open it
+            what = f"{shown} was not opened: {hanging} does not answer ({why})"
+            return [Check(label, Status.BAD, what, "unplug it and plug it in again, or restart the machine")]
     # `opencv:` may want a second one behind this: some of the time is kept for it.
     half = (until - time.monotonic()) * 0.6
     tried = await attempt(source, guard, time.monotonic() + half if source.kind == "opencv" else until)
@@ -115,13 +134,11 @@ async def check(
     return checks
 
 
-def _running(label: str, source: Source, holder: str, health: Any) -> Check:
-    mine = [one for one in (health or {}).get("cameras") or () if one.get("source") == source.redacted]
+def _running(label: str, source: Source, holder: str, mine: Mapping[str, Any]) -> Check:
     what = f"{source.redacted} was not opened: {holder}"
-    if mine and mine[0].get("reason"):
-        reason = mine[0]["reason"]
-        return Check(label, Status.BAD, f"{what}: {reason.get('message', '')}", reason.get("hint", ""), mine[0])
-    return Check(label, Status.OK, what, "", mine[0] if mine else {})
+    if reason := mine.get("reason"):
+        return Check(label, Status.BAD, f"{what}: {reason.get('message', '')}", reason.get("hint", ""), mine)
+    return Check(label, Status.OK, what, "", mine)
 
 
 def _of(label: str, source: Source, path: str, tried: Try, looked: Looked) -> Check:
@@ -131,6 +148,9 @@ def _of(label: str, source: Source, path: str, tried: Try, looked: Looked) -> Ch
         return Check(
             label, Status.BAD, what, "unplug the device; where that does not help, restart the machine", details
         )
+    if tried.early:
+        what = f"{source.redacted} was not tried: {tried.early}"
+        return Check(label, Status.UNKNOWN, what, "`camdock doctor --deadline 30` waits longer", details)
     held = looked.held(path) if path else ""
     if error := tried.error:
         details["code"] = error.code
@@ -176,10 +196,10 @@ async def _each(label: str, source: Source, tried: Try, *, is_device: bool, guar
         done = await asyncio.gather(*(attempt(one, guard, until) for one in trials.values()))
         results = dict(zip(trials, done, strict=True))
     lines = [
-        f"{name}: {'gives pictures' if not one.error and not one.stuck else one.stuck or source.scrub(str(one.error))}"
+        f"{name}: {one.stuck or one.early or source.scrub(str(one.error or 'gives pictures'))}"
         for name, one in results.items()
     ]
-    able = [name.lower() for name, one in results.items() if one.error is None and not one.stuck]
+    able = [name.lower() for name, one in results.items() if not (one.error or one.stuck or one.early)]
     what = f"OpenCV's video back ends that give its pictures: {', '.join(able) or 'none'}"
     hint = f"`backend={able[0]}` among the options of the source" if able and tried.error else ""
     status = Status.WARNING if hint else Status.OK if able else Status.UNKNOWN

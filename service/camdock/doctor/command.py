@@ -24,7 +24,8 @@ from camdock.guard import Guard
 from camdock.source import Source, SourceInvalid
 
 DEADLINE_S = 7.0  # and at most 2 s more for what cannot be killed: done within 10 s, whatever hangs
-NODE_WITHIN_S = 2.0
+HEALTH_SHARE = 0.1  # of all the time: what each step of asking /health may take; at least a second
+NODE_WITHIN_S, NODE_SHARE = 2.0, 0.1  # what one driver may take to tell its formats, at least, and of all the time
 LOADING = 2  # back ends that are loaded at once: each takes tens of megabytes
 
 _EPILOG = """what is looked at, by the names of --json
@@ -69,6 +70,7 @@ class Doctor:
     def __init__(self, source: Source | None, deadline_s: float, told: Callable[[list[str]], None]) -> None:
         self._source = source
         self._told = told
+        self._deadline_s = deadline_s
         self._until = time.monotonic() + deadline_s
         self._guard = Guard()
         self._checks: list[Check] = []
@@ -142,23 +144,30 @@ class Doctor:
     async def _port(self, known: Known) -> Any:
         if not known.port:
             return None
-        answer = await self._ask("port", {"host": known.host, "port": known.port, "token": known.token})
+        asked = {"host": known.host, "port": known.port, "token": known.token, "tls": known.tls}
+        # Every camera waits for it. A stranger that does not answer is to be told from a machine that is slow.
+        asked["within_s"] = max(1.0, HEALTH_SHARE * self._deadline_s)
+        answer = await self._ask("port", asked, 0.3)
         self._checks.append(places.check_port(known, answer))
-        return answer.facts.get("health")
+        return answer.given[-1]["health"] if answer.given else None
 
     async def _devices(self, known: Known) -> Looked:
         """Find the nodes, also those that are configured; then ask each, going on behind one that hangs."""
         looked = Looked.of(await self._ask("nodes", {"also": list(known.paths.values())}, 0.5))
         now = time.monotonic()
-        until = now + (self._until - now) * 0.5  # cameras that are no nodes still want their time
+        left_s = self._until - now  # of which the cameras want some
+        each_s = max(NODE_WITHIN_S, NODE_SHARE * self._deadline_s)
         waiting = looked.to_ask()
-        while waiting and (left := until - time.monotonic()) > 0:
-            within_s = min(left / 2, NODE_WITHIN_S)
-            answer = await ask("formats", {"paths": waiting}, self._guard, time.monotonic() + within_s)
-            looked.take(answer.given)
-            waiting = waiting[len(answer.given) :]
-            if waiting and answer.trouble:  # at this one it hung, or its process died
-                looked.hanging[waiting.pop(0)] = answer.stuck or answer.trouble
+        while waiting:
+            # Whoever is asked gets the whole of its time, or it cannot be said to hang; nobody is once half is over.
+            within_s = left_s * 0.8 if time.monotonic() < now + left_s * 0.5 else 0.0
+            answer = await ask("formats", {"paths": waiting}, self._guard, now + within_s, each_s)
+            looked.take(answer.given[1:])  # the first one says that it is about to begin
+            waiting = waiting[len(answer.given[1:]) :]
+            if not answer.trouble or not answer.given or (answer.hung and answer.waited_s < each_s):
+                break  # all were asked, or none was given the time that it may take
+            looked.hanging[waiting.pop(0)] = answer.stuck or answer.trouble  # here it hung, or its process died
+        looked.unasked = dict.fromkeys(waiting, answer.trouble if waiting else "")
         self._checks += nodes.check(looked)
         return looked
 

@@ -10,7 +10,7 @@ import os
 import re
 import shlex
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from camdock.config import Config
 
 INSTALL = "`pip install 'camdock[service]'`, or `make setup` in a clone"
+_TLS = frozenset(("tls_cert", "tls_key"))
 _SOURCES = ("CAMDOCK_SOURCE", "CAMDOCK_SOURCES")
 _LIKE = 0.8  # how alike two names must be for one to be a slip of the pen
 
@@ -36,30 +37,63 @@ def read() -> Iterator[dict[str, Any]]:
     Where the service's libraries are not installed: `missing` names the first.
     """
     try:
-        from camdock.config import ConfigInvalid, read_config, variables
+        from camdock.config import ConfigInvalid, names_of, of_file, read_config, variables
     except ImportError as error:  # not there, or it does not load
         yield {"missing": error.name or str(error), **_bare()}
         return
     known = {name for name, _default, _text in variables()}
-    strange = sorted(name for name in os.environ if name.startswith("CAMDOCK_") and name not in known)
-    alike = {name: difflib.get_close_matches(name, known, 1, _LIKE) for name in strange}
-    facts: dict[str, Any] = {"mistakes": [], "alike": {name: found[0] for name, found in alike.items() if found}}
-    # Before it is left out: what is wrong with its mode is worth knowing whatever is wrong with the rest.
-    facts["token_file"] = _token_file(os.environ.get("CAMDOCK_TOKEN_FILE", ""))
+    facts: dict[str, Any] = {"mistakes": []}
+    try:
+        _set(of_file(), {name for one in known for name in names_of(one.removeprefix("CAMDOCK_").lower())})
+    except ConfigInvalid as error:
+        facts["mistakes"].append(str(error))
+    strange = sorted(name for name in os.environ if name.upper().startswith("CAMDOCK_") and name.upper() not in known)
+    alike = {name: difflib.get_close_matches(name.upper(), known, 1, _LIKE) for name in strange}
+    facts["alike"] = {name: found[0] for name, found in alike.items() if found}
+    # Before they are left out: what is wrong with their modes is worth knowing whatever is wrong with the rest.
+    files = (_token_file(_given(name)) for name in ("CAMDOCK_TOKEN_FILE", "CAMDOCK_VIEWER_TOKEN_FILE"))
+    facts["token_files"] = [file for file in files if file]
+    facts["tls"] = bool(_given("CAMDOCK_TLS_CERT"))
     left_out: set[str] = set()
-    for _ in range(3):
+    while True:
         try:
-            facts |= _told(read_config())
+            facts |= _told(read_config(file=False))
             break
         except ConfigInvalid as error:
-            facts["mistakes"] += re.split(r"\n(?! )", str(error))
-            left_out.update(re.findall(r"\b(?:CAMDOCK_[A-Z_]+[A-Z]|HOST|PORT)\b", str(error)))
-            for name in left_out:
-                os.environ.pop(name, None)
+            told = re.split(r"\n(?! )", str(error))
+            facts["mistakes"] += [mistake for mistake in told if mistake not in facts["mistakes"]]
+            # A certificate without its key would be the next mistake, and is none of the user's.
+            fields = error.fields | (_TLS if error.fields & _TLS else frozenset())
+            is_new = _leave_out({name for field in fields for name in names_of(field)})
+            left_out |= fields
+            if not is_new and _given("CAMDOCK_AUTH") == "off":
+                break  # nothing is left to leave out: what else there is stays unknown
             os.environ["CAMDOCK_AUTH"] = "off"  # nothing is served here: or the host would be the next mistake
-    if left_out.intersection(_SOURCES):
+    if left_out.intersection(("source", "sources")):
         facts["cameras"] = {}
     yield facts
+
+
+def _set(given: Mapping[str, str], known: Collection[str]) -> None:
+    """Take into the environment, which wins, what `.env` gives: from there it can be left out."""
+    for name, value in given.items():
+        is_ours = name.upper() in known or name.upper().startswith("CAMDOCK_")
+        if is_ours and not _given(name.upper()):
+            _leave_out({name.upper()})  # an empty one
+            os.environ[name] = value
+
+
+def _given(name: str) -> str:
+    """What a variable is set to, in whichever letters; "" where it is not."""
+    return next((value for one, value in os.environ.items() if one.upper() == name and value), "")
+
+
+def _leave_out(names: Collection[str]) -> bool:
+    """Take variables out of the environment, in whichever letters; returns whether one was there."""
+    those = [name for name in os.environ if name.upper() in names]
+    for name in those:
+        del os.environ[name]
+    return bool(those)
 
 
 def _told(config: Config) -> dict[str, Any]:
@@ -77,6 +111,7 @@ def _told(config: Config) -> dict[str, Any]:
         "folders": folders,
         "abi": config.abi,
         "abi_cache": str(config.abi_cache_path or ""),
+        "remarks": config.remarks,
     }
 
 
@@ -111,6 +146,7 @@ class Known:
     host: str = "127.0.0.1"
     port: int = 0  # 0: not looked at
     token: str = field(default="", repr=False)
+    tls: bool = False
     folders: dict[str, str] = field(default_factory=dict)
     abi: str = "check"
     abi_cache: str = ""
@@ -149,8 +185,8 @@ def check(answer: Answer) -> list[Check]:
         found.append(
             Check("configuration", Status.WARNING, f"{name} is set, and nothing reads it", f"was {meant} meant?")
         )
-    if (file := facts.get("token_file")) and (trouble := _of_mode(**file)):
-        found.append(trouble)
+    found += [Check("configuration", Status.WARNING, remark) for remark in facts.get("remarks", ())]
+    found += filter(None, (_of_mode(**file) for file in facts.get("token_files", ())))
     if all(one.status is not Status.BAD for one in found):
         cameras = ", ".join(f"{name} = {Source.parse(text).redacted}" for name, text in facts["cameras"].items())
         found.insert(0, Check("configuration", Status.OK, cameras))

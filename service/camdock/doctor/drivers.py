@@ -5,6 +5,8 @@ Runs in: errands alone, so that it costs nobody else anything.
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import os
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -19,7 +21,13 @@ from camdock.source import KINDS, Source
 
 
 def formats(paths: list[str]) -> Iterator[dict[str, Any]]:
-    """One answer for each node: what its driver calls it, whether it captures, its pixel formats with their sizes."""
+    """First that everything is loaded; then one answer for each node.
+
+    That is what its driver calls it, whether it captures, its pixel formats with their sizes.
+    """
+    with contextlib.suppress(ImportError):  # then nothing is known but what `ask` finds out
+        importlib.import_module("linuxpy.video.device")
+    yield {"loaded": True}
     for path in paths:
         node = Node(path, "video", 0, 0, 0, "", "")
         devices.ask(node, Path(path))

@@ -36,6 +36,7 @@ PACKAGES = (
     "pydantic-settings",
 )  # fmt: skip
 DOCKER_SOCKET = "/var/run/docker.sock"
+ENGINE_WITHIN_S = 2.0
 LITTLE_MEMORY = 200_000_000  # one 1080p camera and its viewers need about half of this
 _NO_LIMIT = 1 << 60  # cgroup v1 writes "none" as a number near 2**63
 
@@ -240,6 +241,7 @@ def engine() -> dict[str, Any]:
     facts = {"socket": os.path.exists(DOCKER_SOCKET), "use": os.access(DOCKER_SOCKET, os.W_OK), "version": ""}
     if facts["use"]:
         with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(ENGINE_WITHIN_S)
             try:
                 connection.connect(DOCKER_SOCKET)
                 connection.sendall(b"GET /version HTTP/1.0\r\n\r\n")
@@ -275,8 +277,10 @@ def check_limits(facts: Mapping[str, Any], why: str) -> Check:
 
 def check_engine(facts: Mapping[str, Any], why: str) -> Check:
     """Docker, which nothing but `make up` and `make image` needs."""
-    if not facts or facts.get("error"):
-        what = f"the Docker engine does not answer: {facts.get('error') or why}"
+    if not facts:
+        return Check("engine", Status.UNKNOWN, f"whether there is a Docker engine: {why}")
+    if facts.get("error"):
+        what = f"the Docker engine does not answer: {facts['error']}"
         return Check("engine", Status.WARNING, what, "`sudo systemctl status docker`", facts)
     if not facts["socket"]:
         return Check("engine", Status.OK, "no Docker engine here; only `make up` would need one", "", facts)

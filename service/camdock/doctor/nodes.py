@@ -51,6 +51,7 @@ class Looked:
 
     holders  by path: process id, name, and whether it is a Camdock's worker
     hanging  words for each node whose driver did not answer: it is not opened again
+    unasked  words for each node that could not be asked, by no fault of its own
     """
 
     nodes: list[Node] = field(default_factory=list)
@@ -60,6 +61,7 @@ class Looked:
     holders: dict[str, list[tuple[int, str, bool]]] = field(default_factory=dict)
     formats: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     hanging: dict[str, str] = field(default_factory=dict)
+    unasked: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, answer: Answer) -> Looked:
@@ -126,6 +128,10 @@ def check(looked: Looked) -> list[Check]:
     for path, words in looked.hanging.items():
         hint = "unplug it and plug it in again; where nothing helps, restart the machine: its driver is stuck"
         checks.append(Check("devices", Status.BAD, f"{path} does not answer: {words}", hint))
+    if looked.unasked:
+        why = next(iter(looked.unasked.values()))
+        what = f"{', '.join(looked.unasked)} could not be asked for names and formats: {why}"
+        checks.append(Check("devices", Status.UNKNOWN, what, "`camdock doctor --deadline 30` waits longer"))
     for node in found.cameras:
         if not node.may_open:
             checks.append(_closed(node))

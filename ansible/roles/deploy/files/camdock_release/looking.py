@@ -7,6 +7,7 @@ import hashlib
 import http.client
 import json
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +30,11 @@ class Asker:
 
     def __init__(self, release: Release, token_file: Path) -> None:
         self._where = (release.address, release.port)
+        self._tls: ssl.SSLContext | None = None
+        if release.tls:
+            # Its certificate is for its name, and not for the address that is asked from this same host.
+            self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            self._tls.check_hostname, self._tls.verify_mode = False, ssl.CERT_NONE
         self._token = ""
         with contextlib.suppress(OSError):
             self._token = token_file.read_text("utf-8").strip()
@@ -36,13 +42,23 @@ class Asker:
     @contextlib.contextmanager
     def open(self, path: str, within_s: float = ASK_WITHIN_S) -> Iterator[http.client.HTTPResponse]:
         """An answer, its body not yet read. Raises OSError, http.client.HTTPException."""
-        with socket.create_connection(self._where, within_s) as connection:
+        with self._connected(within_s) as connection:
             lines = [f"GET {path} HTTP/1.0", *([f"Authorization: Bearer {self._token}"] if self._token else [])]
             connection.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
             response = http.client.HTTPResponse(connection)
             response.begin()
             with response:
                 yield response
+
+    def _connected(self, within_s: float) -> socket.socket:
+        connection = socket.create_connection(self._where, within_s)
+        if self._tls is None:
+            return connection
+        try:
+            return self._tls.wrap_socket(connection)
+        except BaseException:
+            connection.close()
+            raise
 
     def get(self, path: str) -> tuple[int, Any]:
         """The status and the JSON of one answer. Raises OSError, http.client.HTTPException, ValueError."""

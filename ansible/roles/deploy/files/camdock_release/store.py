@@ -41,6 +41,7 @@ class Release:
 
     created  Unix seconds
     address  what to connect to from this host; never a wildcard
+    tls      its port speaks https alone
     """
 
     id: str
@@ -53,6 +54,7 @@ class Release:
     cameras: tuple[str, ...]
     gate: str
     address: str
+    tls: bool
 
     @classmethod
     def read(cls, folder: Path) -> Release:
@@ -84,6 +86,7 @@ class Release:
         return cls(
             told["id"], folder, told["build"], told["mode"], told["version"], float(told["created"]), told["port"],
             tuple(map(str, told["cameras"])), told["gate"], address,
+            bool(environment.get("CAMDOCK_TLS_CERT")),
         )  # fmt: skip
 
     def check_whole(self) -> None:
