@@ -609,20 +609,19 @@ class Camera:
         raises   SettingUnsupported, SettingOutOfRange with the limits; SourceStalled when the driver does not answer;
                  StorageFailed when they are in force but could not be kept
         """
-        wanted = self._wanted.changed(changes)
-        session = self._session
-        if self._state in (State.LIVE, State.IDLE):
-            self._limits.check({name: value for name, value in changes.items() if value is not None}, self.name)
-        if self._state is not State.LIVE or session is None or session.rest is not Rest.NOT:
-            await self._keep(wanted)
-            return wanted
+        # Nothing is looked at before its turn: behind a still the camera may have been told otherwise, or to rest.
         async with self._ordering:
-            if self._session is not session:
-                raise SourceStalled(f"{self.name}: the driver process ended meanwhile", "try again")
+            wanted = self._wanted.changed(changes)
+            session = self._session
+            if self._state in (State.LIVE, State.IDLE):
+                self._limits.check({name: value for name, value in changes.items() if value is not None}, self.name)
+            if self._state is not State.LIVE or session is None or session.rest is not Rest.NOT:
+                await self._keep(wanted)
+                return wanted
             await self._ask(session, Kind.APPLY, {"wanted": asdict(wanted)}, APPLY_WITHIN_S)
-        session.wanted = wanted
-        await self._keep(wanted)
-        return self._applied
+            session.wanted = wanted
+            await self._keep(wanted)
+            return self._applied
 
     async def _keep(self, wanted: Settings) -> None:
         self._wanted = wanted

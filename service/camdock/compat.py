@@ -128,8 +128,10 @@ def _possible(camera: Camera, changes: Mapping[str, Any]) -> dict[str, Any]:
 def _lab_settings(camera: Camera) -> LabSettings:
     status = camera.status()
     width, height = status.size or (0, 0)
+    # What a camera that rests was told meanwhile is in force as soon as it gives a picture.
+    told = (status.applied, status.wanted) if status.state is State.LIVE else (status.wanted, status.applied)
     exposure_us, gain = (
-        next((value for value in (getattr(status.applied, name), getattr(status.wanted, name)) if value is not None), 0)
+        next((value for value in (getattr(one, name) for one in told) if value is not None), 0)
         for name in ("exposure_us", "gain")
     )
     return LabSettings(

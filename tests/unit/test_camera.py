@@ -378,6 +378,42 @@ def test_settings_given_while_live_are_applied_and_kept(tmp_path: Path) -> None:
     assert SettingsFile(tmp_path / "front.json").load() == Settings(gain=4.0)
 
 
+def test_changes_that_wait_for_their_turn_lose_none_of_each_other(tmp_path: Path) -> None:
+    camera, _worker = live_camera(tmp_path)
+
+    async def both() -> None:
+        async with camera._ordering:  # a still is under way
+            changes = [asyncio.create_task(camera.apply(one)) for one in ({"gain": 4.0}, {"exposure_us": 500})]
+            await asyncio.sleep(0)
+        await asyncio.gather(*changes)
+
+    asyncio.run(both())
+    assert camera.status().applied == Settings(500, 4.0, False)
+    assert camera.status().wanted == SettingsFile(tmp_path / "front.json").load() == Settings(500, 4.0, False)
+
+
+def test_a_change_behind_which_the_camera_began_to_rest_is_kept_for_its_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("camdock.camera.APPLY_WITHIN_S", 0.05)
+    camera, worker = live_camera(tmp_path)
+
+    async def silence(_message: bytes) -> None:
+        """A worker that was told to rest hears of nothing but a start."""
+
+    async def changing() -> Settings:
+        assert camera._session is not None
+        async with camera._ordering:
+            change = asyncio.create_task(camera.apply({"gain": 4.0}))
+            await asyncio.sleep(0)
+            await camera._ask_to_rest(camera._session)
+            worker.send = silence  # type: ignore[method-assign]
+        return await change
+
+    assert asyncio.run(changing()).gain == 4.0
+    assert SettingsFile(tmp_path / "front.json").load().gain == 4.0
+
+
 def test_an_exposure_lengthens_the_deadline(tmp_path: Path) -> None:
     camera, worker = live_camera(tmp_path)
     asyncio.run(camera.apply({"exposure_us": 2_000_000}))

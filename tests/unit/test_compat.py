@@ -10,6 +10,7 @@ import pytest
 from camdock.captures import Captures
 from camdock.errors import SourceMissing
 from tests.unit.rig import app_of, ask, camera_of, live_camera
+from tests.unit.test_camera import rested
 
 
 def test_the_settings_of_a_camera_that_never_opened_have_their_shape_too(tmp_path: Path) -> None:
@@ -36,6 +37,15 @@ def test_settings_of_a_camera_that_is_away_are_kept_for_its_return(tmp_path: Pat
     answer = ask(app_of(camera, captures=Captures(tmp_path)), "/settings", "PUT", json={"exposure": 500, "gain": 2})
     assert (answer.json()["exposure"], answer.json()["gain"]) == (500, 2.0)
     assert camera.status().wanted.exposure_us == 500
+
+
+def test_settings_of_a_camera_at_rest_are_answered_as_they_were_put(tmp_path: Path) -> None:
+    camera, _ = rested(tmp_path)
+    served = app_of(camera, captures=Captures(tmp_path))
+    assert ask(served, "/settings").json()["exposure"] == 10_000
+    answer = ask(served, "/settings", "PUT", json={"exposure": 50_000})
+    assert (answer.json()["exposure"], answer.json()["gain"]) == (50_000, 1.0)
+    assert ask(served, "/settings").json() == answer.json()
 
 
 def test_a_camera_without_these_settings_is_no_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
