@@ -688,6 +688,7 @@ class Camera:
             camera=self.name,
             source=self._shown_source,
             device=self._device,
+            quality=taken.get("quality"),
         )
 
     async def _awake(self) -> _Session:

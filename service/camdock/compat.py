@@ -65,7 +65,10 @@ class LabMetadata(BaseModel):
     """About the picture and the camera."""
 
     format: str = Field(examples=["JPG"])
-    quality: int = Field(examples=[95])
+    quality: int | None = Field(
+        description="of a JPG that the service has encoded; null where the camera did, or nothing was lost",
+        examples=[95],
+    )
     cameraConnected: bool
     simulatedMode: bool = Field(description="true: no camera, a test card")
 
@@ -190,7 +193,7 @@ def router(cameras: dict[str, Camera], captures: Captures, image_format: str, im
             height=still.size[1],
             metadata=LabMetadata(
                 format=still.format,
-                quality=image_quality,
+                quality=still.quality,
                 cameraConnected=first.is_connected,
                 simulatedMode=still.source.startswith("synthetic"),
             ),

@@ -136,7 +136,7 @@ KINDS: dict[str, Kind] = {
         {
             "size": _SIZE,
             "fps": _FPS,
-            "format": Option(_one_of("JPEG", "YUV420", "RGB"), "what the make-believe camera delivers; JPEG"),
+            "format": Option(_one_of("JPEG", "YUV420", "RGB"), "what the make-believe camera delivers; without it JPEG, for stills pixels"),
             "quality": _QUALITY,
             "settle_frames": _SETTLE,
             "label": Option(_text, "a line of text on the card"),

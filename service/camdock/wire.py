@@ -17,8 +17,8 @@ Runs in: both ends. Plain functions on bytes: the reading and writing is the own
     APPLY     Camera.apply          Worker.on_apply       id, wanted; -
     APPLIED   Worker.on_apply       Camera._on_applied    id, applied or error, limits; -
     STILL     Camera.still          Worker.on_still       id, overrides, format, quality; -
-    TAKEN     Worker.on_still       Camera._on_taken      id, pictures read for it; captured_ns, size, format, settings
-                                                          or error; the still, encoded
+    TAKEN     Worker.on_still       Camera._on_taken      id, pictures read for it, applied behind it; captured_ns,
+                                                          size, format, quality, settings or error; the still, encoded
     FAILED    worker.main           Camera._dispatch      code, message, hint; -
     RUN       Pixels.run            pixelsworker.main     operation, arguments; input
     DONE      pixelsworker.main     Pixels._on_message    error, code, hint; output (HELLO comes first here too)

@@ -196,7 +196,8 @@ class Worker:
         else:
             if picture is None:
                 return  # nobody waits for it any more
-            blob, answer["format"] = self._encode_still(picture, order.meta["format"], order.meta["quality"])
+            blob, made = self._encode_still(picture, order.meta["format"], order.meta["quality"])
+            answer |= made
             answer |= {"captured_ns": picture.captured_ns, "size": picture.size, "settings": in_force.given()}
             if len(blob) > wire.LARGEST_BLOB:
                 blob, answer["error"] = b"", describe(SourceFailed("the still is too large", "ask for a JPG"))
@@ -244,13 +245,14 @@ class Worker:
         return None
 
     @staticmethod
-    def _encode_still(picture: Picture, still_format: str, quality: int) -> tuple[bytes, str]:
-        """The bytes and what they are: a camera's own JPEG stays one, whatever is asked for."""
+    def _encode_still(picture: Picture, still_format: str, quality: int) -> tuple[bytes, dict[str, Any]]:
+        """The bytes and what they are: a camera's own JPEG stays one, of a quality of its own, whatever is asked for."""
         if picture.jpeg is not None:
-            return picture.jpeg, "JPG"
+            return picture.jpeg, {"format": "JPG"}
         from camdock.imaging import encode_still
 
-        return encode_still(picture, still_format, quality), still_format
+        made = {"format": still_format} | ({"quality": quality} if still_format == "JPG" else {})
+        return encode_still(picture, still_format, quality), made
 
     def _spoil(self, fault: str, meta: Mapping[str, Any], jpeg: bytes) -> None:
         """What `synthetic:` asks for: break the wire the way a crashing driver does."""

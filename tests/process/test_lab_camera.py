@@ -44,7 +44,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 ODD = {
     "late": "synthetic:?fps=60&in_flight=4",
-    "own": "synthetic:?size=320x240&fps=60&quality=31",
+    "own": "synthetic:?size=320x240&fps=60&format=JPEG&quality=31",
     **{
         fault: f"synthetic:?size=320x240&fps=60&in_flight=0&{fault}=1"
         for fault in ("crash_still", "error_still", "hang_still")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from camdock.captures import Captures
 from camdock.errors import SourceMissing
+from camdock.imaging import encode_jpeg
 from tests.unit.rig import app_of, ask, camera_of, live_camera
 from tests.unit.test_camera import rested
 
@@ -63,6 +66,20 @@ def test_somebody_who_looks_is_streaming(tmp_path: Path) -> None:
     with camera.broadcast.subscribe():
         assert ask(served, "/settings").json()["streaming"] is True
     assert ask(served, "/settings").json()["streaming"] is False
+
+
+@pytest.mark.parametrize(
+    ("delivers", "quality", "is_own"), [("", 95, False), ("&format=YUV420", 95, False), ("&format=JPEG", None, True)]
+)
+def test_the_quality_told_is_the_picture_s(
+    tmp_path: Path, delivers: str, quality: int | None, is_own: bool
+) -> None:
+    camera, worker = live_camera(tmp_path, f"synthetic:?size=64x48&fps=1000&quality=31{delivers}")
+    answer = ask(app_of(camera, captures=Captures(tmp_path)), "/capture", "POST", json={}).json()
+    assert answer["metadata"]["quality"] == quality
+    kept = Image.open(io.BytesIO((tmp_path / answer["filename"]).read_bytes())).quantization  # type: ignore[attr-defined]
+    own = encode_jpeg(worker.backend._draw(0), 31 if is_own else 95)  # type: ignore[attr-defined]
+    assert kept == Image.open(io.BytesIO(own)).quantization  # type: ignore[attr-defined]
 
 
 def test_a_camera_that_is_gone_takes_no_picture_and_says_why(tmp_path: Path) -> None:
