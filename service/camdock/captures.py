@@ -242,6 +242,10 @@ class Captures:
         """The newest captures, or the newest of those whose name sorts before `before`; all without a limit."""
         return await asyncio.to_thread(self._page, limit, before)
 
+    async def listed(self, words: Callable[[Page], bytes]) -> bytes:
+        """All of them, in these words: made in the thread that has listed them, for there may be very many."""
+        return await asyncio.to_thread(lambda: words(self._page(None, None)))
+
     def _page(self, limit: int | None, before: str | None) -> Page:
         names = self._names()
         end = len(names) if before is None else bisect_left(names, before)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import io
 import logging
+import threading
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from camdock import compat
 from camdock.captures import Captures
 from camdock.errors import SourceMissing
 from camdock.imaging import encode_jpeg
 from tests.unit.rig import app_of, ask, camera_of, live_camera
 from tests.unit.test_camera import rested
+from tests.unit.test_captures import still
 
 
 def test_the_settings_of_a_camera_that_never_opened_have_their_shape_too(tmp_path: Path) -> None:
@@ -80,6 +83,20 @@ def test_the_quality_told_is_the_picture_s(
     kept = Image.open(io.BytesIO((tmp_path / answer["filename"]).read_bytes())).quantization  # type: ignore[attr-defined]
     own = encode_jpeg(worker.backend._draw(0), 31 if is_own else 95)  # type: ignore[attr-defined]
     assert kept == Image.open(io.BytesIO(own)).quantization  # type: ignore[attr-defined]
+
+
+def test_the_list_is_made_where_it_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    captures, real = Captures(tmp_path), compat._local
+    captures._add(still())
+    threads: list[int] = []
+    monkeypatch.setattr(compat, "_local", lambda at: threads.append(threading.get_ident()) or real(at))
+    answer = ask(app_of(camera_of(tmp_path), captures=captures), "/captures/list")
+    (one,) = compat.LabFiles.model_validate_json(answer.content).files
+    assert (one.filename, one.size) == ("capture_20261017_010203_004.jpg", len(still().data))
+    assert answer.headers["content-type"] == "application/json"
+    assert list(answer.json()) == ["files", "count", "path"]
+    assert threads
+    assert threading.get_ident() not in threads
 
 
 def test_a_camera_that_is_gone_takes_no_picture_and_says_why(tmp_path: Path) -> None:
