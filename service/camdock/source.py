@@ -152,6 +152,7 @@ KINDS: dict[str, Kind] = {
                 _whole(0, 100, "pictures"),
                 "fault: settings show so many pictures late; the exposure of each is drawn in below its bars",
             ),
+            "remembers": Option(_text, "a file that keeps its settings over its processes, as V4L2 devices keep theirs"),
             "hang_still": Option(_yes, "fault: a still hangs for ever"),
             "crash_still": Option(_yes, "fault: a still ends in SIGSEGV"),
             "error_still": Option(_yes, "fault: a still ends in an orderly error"),

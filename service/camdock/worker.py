@@ -189,7 +189,7 @@ class Worker:
                 in_force = self._in_force(backend)
         except SourceChanged:
             answer["error"] = describe(SourceFailed("another camera was found meanwhile", "try again"))
-            send(self.frames, Kind.TAKEN, answer | {"pictures": self.first_seq - seq})
+            send(self.frames, Kind.TAKEN, answer | {"pictures": self.first_seq - seq, "applied": self.applied.given()})
             raise
         except _Refused as refused:
             answer["error"] = describe(refused.error)
@@ -201,7 +201,8 @@ class Worker:
             answer |= {"captured_ns": picture.captured_ns, "size": picture.size, "settings": in_force.given()}
             if len(blob) > wire.LARGEST_BLOB:
                 blob, answer["error"] = b"", describe(SourceFailed("the still is too large", "ask for a JPG"))
-        send(self.frames, Kind.TAKEN, answer | {"pictures": self.first_seq - seq}, blob)
+        answer |= {"pictures": self.first_seq - seq, "applied": self.applied.given()}
+        send(self.frames, Kind.TAKEN, answer, blob)
 
     @contextlib.contextmanager
     def _overridden(self, backend: Backend, overrides: Settings) -> Iterator[None]:

@@ -6,11 +6,13 @@ Runs in: the worker. Every test, the doctor and every demonstration share these 
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import signal
 import subprocess
 import time
 from collections import deque
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +63,12 @@ class Synthetic(Backend):
         self.format: str = options.get("format", "JPEG")
         self.count = 0
         self.settings = Settings(exposure_us=10_000, gain=1.0, auto_exposure=False)
+        self.memory = Path(options["remembers"]) if "remembers" in options else None
+        if self.memory is not None and self.memory.exists():
+            self.settings = Settings(**json.loads(self.memory.read_text()))
         self.in_flight: int | None = options.get("in_flight")
         # The exposures of the pictures on their way, the next one first.
-        self.exposures = deque([10_000] * ((self.in_flight or 0) + 1), maxlen=(self.in_flight or 0) + 1)
+        self.exposures = deque([self.settings.exposure_us or 0] * ((self.in_flight or 0) + 1), maxlen=(self.in_flight or 0) + 1)
 
     def open(self) -> Opened:
         options = self.source.options
@@ -120,6 +125,8 @@ class Synthetic(Backend):
         self.settings = self.settings.changed(wanted.given())
         if self.settings.exposure_us is None:
             self.settings = Settings(10_000, self.settings.gain, self.settings.auto_exposure)
+        if self.memory is not None:
+            self.memory.write_text(json.dumps(asdict(self.settings)))
         return self.settings
 
     def _read_pixels(self, wait_s: float) -> Picture | None:
