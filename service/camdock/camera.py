@@ -20,6 +20,7 @@ from typing import Any, Protocol
 from camdock import wire
 from camdock.broadcast import Broadcast, Subscriber
 from camdock.child import Child
+from camdock.darkroom import Darkroom
 from camdock.errors import (
     CameraError,
     DriverMissing,
@@ -181,6 +182,7 @@ class Camera:
         source: Source,
         settings_file: SettingsFile,
         pixels: Hands,
+        conversions: Darkroom,
         guard: Guard,
         admit: Callable[[], Awaitable[None]],
         *,
@@ -223,7 +225,7 @@ class Camera:
         self._moved = asyncio.Event()  # what demand depends on
         self._turned = asyncio.Event()  # set by the next change of state, and replaced
         self.broadcast.on_demand(self._moved.set)
-        self._pixels = pixels
+        self._conversions = conversions
         self._notices = Notices(self.broadcast, pixels, self._why, self._publish_notice)
         self.renditions = Renditions(name, self.broadcast, pixels)
         self._tasks: list[asyncio.Task[None]] = []
@@ -676,7 +678,8 @@ class Camera:
         overrides     settings for this picture alone: those in force come back, whatever happens
         still_format  JPG, PNG or TIFF; a JPEG that the camera makes itself is kept as it is
         quality       1 to 100, for a JPG that the camera does not make itself
-        raises        SettingUnsupported, SettingOutOfRange; the camera's error; SourceStalled when it hangs over it
+        raises        SettingUnsupported, SettingOutOfRange; the camera's error; SourceStalled when it hangs over it;
+                      ImageUnreadable, PictureTookTooLong, TooManyPictures where its JPEG is to be something else
         """
         wanted = overrides or Settings()
         with self.broadcast.subscribe(feed=True):
@@ -696,12 +699,10 @@ class Camera:
                 finally:
                     if wanted != Settings() and self._undo is None:
                         await asyncio.to_thread(self._undo_file.delete)
-        taken = answer.meta
-        data, made = bytes(answer.blob), str(taken["format"])
-        if made != still_format:
-            data = await self._pixels.run(
-                "converted", {"format": still_format}, data, within_s=ENCODE_WITHIN_S[still_format]
-            )
+                taken, data = answer.meta, bytes(answer.blob)
+                if taken["format"] != still_format:  # in its turn too: of those that wait none is in memory
+                    with self._conversions.place():
+                        data = await self._conversions.process(data, {"format": still_format})
         now_ns = time.monotonic_ns()
         return Still(
             data=data,

@@ -175,7 +175,7 @@ class Captures:
             _sync(one.parent)
 
     def _write_claimed(self, name: str, claim: int, data: bytes, text: bytes) -> Capture:
-        """The picture and its metadata, on the disk. Raises FileExistsError where somebody else has made the picture."""
+        """The picture and its metadata, on the disk. Raises FileExistsError where somebody else made the picture."""
         path, temporary = self.folder / name, self.folder / f".{name}.tmp"
         made = [temporary]
         try:

@@ -1,4 +1,4 @@
-"""The captures' endpoints: their paths, their models, ranges; each a call to Camera, Captures or Pixels.
+"""The captures' endpoints: their paths, their models, ranges; each a call to Camera, Captures or Darkroom.
 
 Runs in: the API process.
 """
@@ -19,11 +19,12 @@ from starlette.types import Receive, Scope, Send
 from camdock.api import PAGE_HEADERS, SettingsModel, Size
 from camdock.camera import Camera
 from camdock.captures import Captures, Opened
+from camdock.darkroom import Darkroom
 from camdock.errors import CaptureMissing, ImageUnreadable
 from camdock.frame import FORMATS
 from camdock.problems import documented, problem_response
 from camdock.recipe import WholeOrNone
-from camdock.rendition import DEFAULT_QUALITY, MAKE_WITHIN_S, Maker
+from camdock.rendition import DEFAULT_QUALITY
 from camdock.settings import Settings
 from camdock.stream import CameraName, HeightQuery, WidthQuery, find
 from camdock.wire import LARGEST_BLOB
@@ -164,14 +165,14 @@ FILE_RESPONSES: dict[int | str, dict[str, Any]] = {
 
 
 def router(
-    cameras: dict[str, Camera], captures: Captures, pixels: Maker, image_format: str, image_quality: int
+    cameras: dict[str, Camera], captures: Captures, thumbnails: Darkroom, image_format: str, image_quality: int
 ) -> APIRouter:
     """Everything about captures that is ours."""
     routes = APIRouter(tags=["captures"])
 
     @routes.post(
         "/cameras/{name}/captures", summary="Take a picture and keep it", status_code=201,
-        responses=documented(400, 404, 422, 503, 507),
+        responses=documented(400, 404, 422, 503, 504, 507),
     )  # fmt: skip
     async def capture(
         name: CameraName, response: Response, wanted: Annotated[CaptureRequest | None, Body()] = None
@@ -215,7 +216,7 @@ def router(
         responses={
             200: {"description": "a JPEG", "content": {"image/jpeg": _BINARY}},
             304: {"description": "The one who asks has it already"},
-            **documented(404, 422, 503, 507),
+            **documented(404, 422, 503, 504, 507),
         },
     )  # fmt: skip
     async def thumbnail(
@@ -232,11 +233,12 @@ def router(
                 return Response(status_code=304, headers=headers)
             if opened.size_bytes > LARGEST_BLOB:
                 raise ImageUnreadable(f"{filename} is too large for a thumbnail")
-            data = await run_in_threadpool(opened.file.read)
+            with thumbnails.place():
+                data = await run_in_threadpool(opened.file.read)
+                arguments = {"width": width, "height": height, "quality": DEFAULT_QUALITY}
+                small = await thumbnails.process(data, arguments)
         finally:
             opened.file.close()
-        arguments = {"width": width, "height": height, "quality": DEFAULT_QUALITY}
-        small = await pixels.run("rendition", arguments, data, within_s=MAKE_WITHIN_S)
         return Response(small, media_type="image/jpeg", headers=headers)
 
     @routes.get("/captures/{filename}/metadata", summary="What is known of it", responses=documented(404, 422, 507))

@@ -177,7 +177,7 @@ def router(cameras: dict[str, Camera], captures: Captures, image_format: str, im
                 log.warning("%s: %s; what is in force stays", first.name, error.message)
         return _lab_settings(first)
 
-    @routes.post("/capture", summary="Take a picture and keep it", responses=documented(400, 422, 503, 507))
+    @routes.post("/capture", summary="Take a picture and keep it", responses=documented(400, 422, 503, 504, 507))
     async def capture(wanted: LabRequest | None = None) -> LabCapture:
         """Exposure and gain for this picture alone; those in force come back. What the camera cannot do is left out."""
         still = await _still(first, wanted.changes if wanted else {}, image_format, image_quality)

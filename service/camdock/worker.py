@@ -247,7 +247,7 @@ class Worker:
 
     @staticmethod
     def _encode_still(picture: Picture, still_format: str, quality: int) -> tuple[bytes, dict[str, Any]]:
-        """The bytes and what they are: a camera's own JPEG stays one, of a quality of its own, whatever is asked for."""
+        """The bytes and what they are: a camera's own JPEG stays one, of its own quality, whatever is asked for."""
         if picture.jpeg is not None:
             return picture.jpeg, {"format": "JPG"}
         from camdock.imaging import encode_still

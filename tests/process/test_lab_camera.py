@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 from PIL import Image
 
@@ -371,6 +372,9 @@ def test_a_jpeg_of_the_camera_s_own_is_kept_byte_for_byte_and_converted_only_whe
         assert number > shown
         small = odd.get(answer.headers["location"] + "/thumbnail?width=160")
         assert Image.open(io.BytesIO(small.body)).size == (160, 120)
+    workers = [one.cmdline() for one in psutil.Process(odd.process.pid).children()]
+    labels = {command[4] for command in workers if "camdock.pixelsworker" in command}
+    assert labels >= {"thumbnails", "conversions"}, "they would hold up what viewers wait for"
 
 
 def _as_jpeg(image: Image.Image) -> bytes:

@@ -380,11 +380,12 @@ def test_a_look_through_that_fails_is_not_the_last_one(
     monkeypatch.setattr(module, "PRUNE_PAUSE_S", 0.0)
     captures = Captures(tmp_path, max_bytes=150)
     turns: list[int] = []
-    looked, real = threading.Event(), captures.prune
+    failed, looked, real = threading.Event(), threading.Event(), captures.prune
 
     def prune() -> int:
         turns.append(1)
         if len(turns) == 1:
+            failed.set()
             raise RuntimeError("can't start new thread")
         looked.set()
         return real()
@@ -393,8 +394,7 @@ def test_a_look_through_that_fails_is_not_the_last_one(
 
     async def capturing() -> None:
         captures.start()
-        while not turns:
-            await asyncio.sleep(0.001)
+        assert await asyncio.to_thread(failed.wait, 5)
         await captures.add(still())
         assert await asyncio.to_thread(looked.wait, 5)
         await captures.stop()

@@ -13,9 +13,10 @@ from fastapi import FastAPI
 from PIL import Image
 
 from camdock.captures import Captures
+from camdock.darkroom import PLACES
 from camdock.frame import jpeg_size
 from camdock.settings import Settings
-from tests.unit.rig import app_of, ask, live_camera
+from tests.unit.rig import Painter, app_of, ask, live_camera
 from tests.unit.test_captures import still
 
 DATA = bytes(range(256)) * 4
@@ -175,6 +176,39 @@ def test_what_is_no_picture_has_no_thumbnail(served: FastAPI, captures: Captures
     added, _ = captures._add(still(data))
     with pytest.raises(ValueError, match=r"JPEG|decoded"):  # the pixels process makes image_unreadable of it
         ask(served, f"/captures/{added.filename}/thumbnail")
+
+
+def test_more_thumbnails_at_once_than_may_be_in_memory_are_refused_before_they_are_read(
+    tmp_path: Path, captures: Captures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    captures._add(still(picture("JPEG")))
+    served = app_of(live_camera(tmp_path)[0], captures=captures)
+    may, reads = asyncio.Event(), []
+    real = Painter.run
+
+    async def run(painter: Painter, operation: str, arguments: Any, data: bytes = b"", *, within_s: float) -> bytes:
+        reads.append(len(data))
+        await may.wait()
+        return await real(painter, operation, arguments, data, within_s=within_s)
+
+    monkeypatch.setattr(Painter, "run", run)
+
+    async def asking() -> list[httpx.Response]:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(served), base_url="http://localhost") as client:
+            first = [asyncio.create_task(client.get(f"{PATH}/thumbnail")) for _ in range(PLACES)]
+            refused = None
+            while refused is None or refused.status_code != 503:  # until every one of them has its place
+                one = asyncio.create_task(client.get(f"{PATH}/thumbnail?width=16"))
+                await asyncio.wait((one,), timeout=0.1)
+                refused = one.result() if one.done() else None
+                assert refused is None or refused.status_code == 503, refused.text
+                first += [] if one.done() else [one]
+            may.set()
+            return [refused, *await asyncio.gather(*first)]
+
+    refused, *others = asyncio.run(asking())
+    assert (refused.status_code, refused.json()["code"]) == (503, "too_many_pictures")
+    assert {one.status_code for one in others} == {200}
 
 
 # --- deleting, and names that lead nowhere ----------------------------------------------------------------------------

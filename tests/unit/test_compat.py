@@ -74,9 +74,7 @@ def test_somebody_who_looks_is_streaming(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("delivers", "quality", "is_own"), [("", 95, False), ("&format=YUV420", 95, False), ("&format=JPEG", None, True)]
 )
-def test_the_quality_told_is_the_picture_s(
-    tmp_path: Path, delivers: str, quality: int | None, is_own: bool
-) -> None:
+def test_the_quality_told_is_the_picture_s(tmp_path: Path, delivers: str, quality: int | None, is_own: bool) -> None:
     camera, worker = live_camera(tmp_path, f"synthetic:?size=64x48&fps=1000&quality=31{delivers}")
     answer = ask(app_of(camera, captures=Captures(tmp_path)), "/capture", "POST", json={}).json()
     assert answer["metadata"]["quality"] == quality

@@ -104,7 +104,9 @@ def test_its_own_settings_are_set_waited_for_told_and_taken_back(pipe: tuple[int
     assert backend.reads == answer["pictures"] == 4, "three that were on their way, and its own"
     assert answer["settings"] == {"exposure_us": 500, "gain": 2.0, "auto_exposure": False}
     assert backend.settings == Settings(10_000, 1.0, False)
-    assert answer["applied"] == {"exposure_us": 10_000, "gain": 1.0, "auto_exposure": False}, "what the device says then"
+    assert answer["applied"] == {"exposure_us": 10_000, "gain": 1.0, "auto_exposure": False}, (
+        "what the device says then"
+    )
     assert len(backend.was_set) == 2
 
 

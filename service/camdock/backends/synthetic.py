@@ -68,7 +68,9 @@ class Synthetic(Backend):
             self.settings = Settings(**json.loads(self.memory.read_text()))
         self.in_flight: int | None = options.get("in_flight")
         # The exposures of the pictures on their way, the next one first.
-        self.exposures = deque([self.settings.exposure_us or 0] * ((self.in_flight or 0) + 1), maxlen=(self.in_flight or 0) + 1)
+        self.exposures = deque(
+            [self.settings.exposure_us or 0] * ((self.in_flight or 0) + 1), maxlen=(self.in_flight or 0) + 1
+        )
 
     def open(self) -> Opened:
         options = self.source.options
