@@ -181,6 +181,8 @@ class Worker:
         """
         overrides = Settings(**order.meta["overrides"])
         seq = self.first_seq
+        if not backend.has_stamps:  # what waits in a queue would pass for one that was taken from now on
+            self.unsettled = max(self.unsettled, backend.settle_frames)
         answer: dict[str, Any] = {"id": order.meta["id"]}
         blob = b""
         try:
