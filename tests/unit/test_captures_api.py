@@ -64,7 +64,7 @@ def test_an_unknown_camera_takes_none(served: FastAPI) -> None:
     assert ask(served, "/cameras/back/captures", "POST").json()["code"] == "camera_missing"
 
 
-def test_a_disk_that_is_full_is_said_and_loses_nothing(served: FastAPI, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_said(served: FastAPI, tmp_path: Path) -> None:
     blocked = app_of(live_camera(tmp_path)[0], captures=Captures(Path("/dev/full/captures")))
     answer = ask(blocked, "/capture", "POST")
     assert (answer.status_code, answer.json()["code"]) == (507, "storage_failed")
