@@ -30,7 +30,7 @@ from camdock import (
 from camdock.attempts import Attempts
 from camdock.auth import Gate
 from camdock.bodies import BodyLimit
-from camdock.camera import Camera
+from camdock.camera import ENCODE_WITHIN_S, Camera
 from camdock.captures import Captures
 from camdock.config import Config
 from camdock.credentials import Credentials
@@ -38,9 +38,12 @@ from camdock.darkroom import Darkroom
 from camdock.gate import AbiGate
 from camdock.guard import Guard
 from camdock.pixels import LOADS, Pixels
+from camdock.rendition import MAKE_WITHIN_S
 from camdock.sender import Sender
 from camdock.settings import Settings, SettingsFile
 from camdock.source import KINDS
+
+LARGEST_CAPTURE = 100_000_000  # pixels: no more are decoded, see imaging
 
 DESCRIPTION = """Cameras as pictures over HTTP.
 
@@ -60,6 +63,11 @@ def build(config: Config) -> FastAPI:
     pixels = Pixels(guard, abi.admit)
     room = Darkroom(Pixels(guard, abi.admit, "uploads", darkroom.limits(config.upload_max_pixels)))
     cloud = Darkroom(Pixels(guard, abi.admit, "cloud"), "annotate", within_s=annotate.ANSWERED_WITHIN_S)
+    # Apart from the renditions and notices that viewers wait for, and from each other: either may be at it for seconds.
+    thumbnails = Darkroom(
+        Pixels(guard, abi.admit, "thumbnails", darkroom.limits(LARGEST_CAPTURE)), "rendition", within_s=MAKE_WITHIN_S
+    )
+    conversions = Darkroom(Pixels(guard, abi.admit, "conversions"), "converted", within_s=max(ENCODE_WITHIN_S.values()))
     usual = Settings().changed(Settings(config.default_exposure_us, config.default_gain).given())
     cameras = {
         name: Camera(
@@ -67,6 +75,7 @@ def build(config: Config) -> FastAPI:
             source,
             SettingsFile(config.settings_path(name), usual),
             pixels,
+            conversions,
             guard,
             functools.partial(abi.admit, loads[source.kind]),
             open_timeout_s=config.open_timeout_s,
@@ -82,7 +91,7 @@ def build(config: Config) -> FastAPI:
         title="Camdock",
         version=camdock.__version__,
         description=DESCRIPTION,
-        lifespan=_running(cameras, captures, sender, (pixels, room, cloud), guard, abi),
+        lifespan=_running(cameras, captures, sender, (pixels, room, cloud, thumbnails, conversions), guard, abi),
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -101,7 +110,7 @@ def build(config: Config) -> FastAPI:
     kept_as = config.image_format, config.image_quality
     app.include_router(compat.router(cameras, captures, *kept_as))  # /captures/list is no capture's name: it goes first
     app.include_router(compat.table_router(cameras, sender))
-    app.include_router(captures_api.router(cameras, captures, pixels, *kept_as))
+    app.include_router(captures_api.router(cameras, captures, thumbnails, *kept_as))
     app.include_router(metrics.router(cameras, sender, abi, camdock.__version__, config.settings_path("").parent))
     attempts = Attempts()
     app.include_router(login.router(Credentials(config), attempts))

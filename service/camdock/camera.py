@@ -20,7 +20,16 @@ from typing import Any, Protocol
 from camdock import wire
 from camdock.broadcast import Broadcast, Subscriber
 from camdock.child import Child
-from camdock.errors import CameraError, DriverMissing, SourceDenied, SourceMissing, SourceStalled, from_code
+from camdock.darkroom import Darkroom
+from camdock.errors import (
+    CameraError,
+    DriverMissing,
+    SourceDenied,
+    SourceMissing,
+    SourceStalled,
+    StorageFailed,
+    from_code,
+)
 from camdock.frame import Frame, Still
 from camdock.guard import Guard
 from camdock.notices import NOTICE_EVERY_S, Notices, Painter, Why
@@ -173,6 +182,7 @@ class Camera:
         source: Source,
         settings_file: SettingsFile,
         pixels: Hands,
+        conversions: Darkroom,
         guard: Guard,
         admit: Callable[[], Awaitable[None]],
         *,
@@ -206,12 +216,16 @@ class Camera:
         self._last_captured_ns: int | None = None
         self._answers: dict[int, asyncio.Future[Message]] = {}
         self._ordering = asyncio.Lock()  # one order with an answer at a time: stills take turns
-        self._undo: Settings | None = None  # what brings a device back that was left with a still's own settings
+        # What brings a device back that was left with a still's own settings, and which order left it so: kept on the
+        # disk, for V4L2 devices remember their settings when nobody is left who does.
+        self._undo: Settings | None = None
+        self._undo_order = 0
+        self._undo_file = SettingsFile(settings_file.path.with_name(settings_file.path.name + ".undo"))
         self._order_ids = itertools.count(1)
         self._moved = asyncio.Event()  # what demand depends on
         self._turned = asyncio.Event()  # set by the next change of state, and replaced
         self.broadcast.on_demand(self._moved.set)
-        self._pixels = pixels
+        self._conversions = conversions
         self._notices = Notices(self.broadcast, pixels, self._why, self._publish_notice)
         self.renditions = Renditions(name, self.broadcast, pixels)
         self._tasks: list[asyncio.Task[None]] = []
@@ -220,6 +234,9 @@ class Camera:
             self._wanted = settings_file.load()
         except ValueError as error:
             log.warning("%s: %s", name, error)
+        with contextlib.suppress(ValueError):
+            undo = self._undo_file.load()
+            self._undo = undo if undo != Settings() else None
 
     # --- life -----------------------------------------------------------------------------------------------------
 
@@ -354,7 +371,9 @@ class Camera:
         self._fps_promised = float(meta["fps"])
         self._limits = Limits.of(meta["limits"])
         self._note_applied(session, meta["applied"])
-        self._undo = None
+        if self._undo is not None:
+            self._undo = None
+            self._undo_file.delete()
         session.settle_frames = int(meta["settle_frames"])
         before, self._shown_source = self._shown_source, str(meta["source"])
         if self.is_stand_in and before != self._shown_source:
@@ -426,7 +445,10 @@ class Camera:
         meta, pictures = message.meta, int(message.meta["pictures"])
         self._seq += pictures
         self._frames += pictures
-        self._undo = None
+        if meta["id"] == self._undo_order:  # one whose caller left answers too, and may be another one
+            self._undo = None
+        if "applied" in meta:  # behind the still, the settings in force back
+            self._note_applied(session, meta["applied"])
         if "captured_ns" in meta:
             self._last_captured_ns = int(meta["captured_ns"])
         # Once more the long wait: the next picture may have been begun with the still's exposure.
@@ -609,30 +631,29 @@ class Camera:
         raises   SettingUnsupported, SettingOutOfRange with the limits; SourceStalled when the driver does not answer;
                  StorageFailed when they are in force but could not be kept
         """
-        wanted = self._wanted.changed(changes)
-        session = self._session
-        if self._state in (State.LIVE, State.IDLE):
-            self._limits.check({name: value for name, value in changes.items() if value is not None}, self.name)
-        if self._state is not State.LIVE or session is None or session.rest is not Rest.NOT:
-            await self._keep(wanted)
-            return wanted
+        # Nothing is looked at before its turn: behind a still the camera may have been told otherwise, or to rest.
         async with self._ordering:
-            if self._session is not session:
-                raise SourceStalled(f"{self.name}: the driver process ended meanwhile", "try again")
+            wanted = self._wanted.changed(changes)
+            session = self._session
+            if self._state in (State.LIVE, State.IDLE):
+                self._limits.check({name: value for name, value in changes.items() if value is not None}, self.name)
+            if self._state is not State.LIVE or session is None or session.rest is not Rest.NOT:
+                await self._keep(wanted)
+                return wanted
             await self._ask(session, Kind.APPLY, {"wanted": asdict(wanted)}, APPLY_WITHIN_S)
-        session.wanted = wanted
-        await self._keep(wanted)
-        return self._applied
+            session.wanted = wanted
+            await self._keep(wanted)
+            return self._applied
 
     async def _keep(self, wanted: Settings) -> None:
         self._wanted = wanted
         await asyncio.to_thread(self._settings_file.save, wanted)
 
     async def _ask(
-        self, session: _Session, kind: Kind, meta: Mapping[str, Any], within_s: float | None = None
+        self, session: _Session, kind: Kind, meta: Mapping[str, Any], within_s: float | None = None, order: int = 0
     ) -> Message:
         """An order and its answer. Raises what the answer says, what its worker ended of, SourceStalled."""
-        order = next(self._order_ids)
+        order = order or next(self._order_ids)
         future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         self._answers[order] = future
         try:
@@ -657,27 +678,31 @@ class Camera:
         overrides     settings for this picture alone: those in force come back, whatever happens
         still_format  JPG, PNG or TIFF; a JPEG that the camera makes itself is kept as it is
         quality       1 to 100, for a JPG that the camera does not make itself
-        raises        SettingUnsupported, SettingOutOfRange; the camera's error; SourceStalled when it hangs over it
+        raises        SettingUnsupported, SettingOutOfRange; the camera's error; SourceStalled when it hangs over it;
+                      ImageUnreadable, PictureTookTooLong, TooManyPictures where its JPEG is to be something else
         """
         wanted = overrides or Settings()
         with self.broadcast.subscribe(feed=True):
             async with self._ordering:
                 session = await self._awake()
                 self._limits.check(wanted.given(), self.name)
+                order = next(self._order_ids)
                 if wanted != Settings():
-                    self._undo = self._applied.undoing(wanted)
+                    await self._keep_undo(session, self._applied.undoing(wanted), order)
                 exposure_s = max(session.exposure_s, (wanted.exposure_us or 0) / 1e6)
                 picture_s = max(session.interval_s, exposure_s)
                 session.still_s = (session.settle_frames + 2) * picture_s + ENCODE_WITHIN_S[still_format]
                 session.expect(self._deadline_s(session), "to take a still")
                 meta = {"overrides": wanted.given(), "format": still_format, "quality": quality}
-                answer = await self._ask(session, Kind.STILL, meta)
-        taken = answer.meta
-        data, made = bytes(answer.blob), str(taken["format"])
-        if made != still_format:
-            data = await self._pixels.run(
-                "converted", {"format": still_format}, data, within_s=ENCODE_WITHIN_S[still_format]
-            )
+                try:
+                    answer = await self._ask(session, Kind.STILL, meta, order=order)
+                finally:
+                    if wanted != Settings() and self._undo is None:
+                        await asyncio.to_thread(self._undo_file.delete)
+                taken, data = answer.meta, bytes(answer.blob)
+                if taken["format"] != still_format:  # in its turn too: of those that wait none is in memory
+                    with self._conversions.place():
+                        data = await self._conversions.process(data, {"format": still_format})
         now_ns = time.monotonic_ns()
         return Still(
             data=data,
@@ -689,7 +714,18 @@ class Camera:
             camera=self.name,
             source=self._shown_source,
             device=self._device,
+            quality=taken.get("quality"),
         )
+
+    async def _keep_undo(self, session: _Session, undo: Settings, order: int) -> None:
+        try:
+            await asyncio.to_thread(self._undo_file.save, undo)
+        except StorageFailed as error:
+            log.warning("%s: killed now, the service would leave this still's settings: %s", self.name, error.message)
+        if self._session is not session:
+            self._undo_file.delete()
+            raise SourceStalled(f"{self.name}: the driver process ended meanwhile", "try again")
+        self._undo, self._undo_order = undo, order
 
     async def _awake(self) -> _Session:
         """The worker of this camera, giving pictures. Raises why there are none, or SourceStalled."""

@@ -24,7 +24,7 @@ import os
 import re
 import time
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -37,6 +37,9 @@ log = logging.getLogger("camdock")
 
 NAME = re.compile(r"capture_\d{8}_\d{6}_\d{3}\.(" + "|".join(ending for ending, _ in FORMATS.values()) + ")", re.ASCII)
 _TEMPORARY = re.compile(rf"\.({NAME.pattern})\.tmp", re.ASCII)
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+# What a file system without hard links, or a kernel that is told to allow none, answers: FAT, exFAT, some of FUSE.
+_NO_LINKS = (errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 _MEDIA_TYPES = dict(FORMATS.values())
 SIDECAR = ".json"
 LARGEST_SIDECAR = 1 << 16
@@ -108,6 +111,7 @@ class Captures:
     def start(self) -> None:
         """Begin: what a killed service left half written is removed in the background, then what is too old."""
         self._task = asyncio.create_task(self._run())
+        self._task.add_done_callback(_must_not_end)
 
     async def stop(self) -> None:
         """End."""
@@ -116,15 +120,21 @@ class Captures:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
-        await asyncio.to_thread(self.sweep)
+        await self._tend(self.sweep)
         while True:
             self._added.clear()
             if self._max_bytes or self._max_age_days:
-                await asyncio.to_thread(self.prune)
+                await self._tend(self.prune)
             await asyncio.sleep(PRUNE_PAUSE_S)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(PRUNE_EVERY_S):
                     await self._added.wait()
+
+    async def _tend(self, work: Callable[[], int]) -> None:
+        try:
+            await asyncio.to_thread(work)
+        except (RuntimeError, MemoryError):  # no thread to be had just now; the next time there may be
+            log.exception("captures are not looked through this time")
 
     # --- writing --------------------------------------------------------------------------------------------------
 
@@ -134,34 +144,59 @@ class Captures:
         returns  the capture and its metadata
         """
         # The thread finishes what it began, also when nobody waits for it any more.
-        added = await asyncio.shield(asyncio.to_thread(self._add, still))
-        self._added.set()
-        return added
+        adding = asyncio.create_task(asyncio.to_thread(self._add, still))
+        adding.add_done_callback(self._on_added)
+        return await asyncio.shield(adding)
+
+    def _on_added(self, adding: asyncio.Task[tuple[Capture, dict[str, Any]]]) -> None:
+        if not adding.cancelled() and adding.exception() is None:
+            self._added.set()
 
     def _add(self, still: Still) -> tuple[Capture, dict[str, Any]]:
         metadata = _metadata_of(still)
         text = json.dumps(metadata, indent=2).encode() + b"\n"
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            name, claim = self._claim(still)
-            try:
-                path, temporary = self.folder / name, self.folder / f".{name}.tmp"
+            self._make_folder()
+            while True:
+                name, claim = self._claim(still)
                 try:
-                    _write(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640), still.data)
-                    _write(os.dup(claim), text)
-                    self._sync()  # the metadata is there, whatever happens, before the picture is
-                    temporary.rename(path)
-                    self._sync()
-                except BaseException:
-                    # The picture first: metadata alone is nothing. After a failed last sync it is not promised either.
-                    for file in (temporary, path, self._sidecar(name)):
-                        file.unlink(missing_ok=True)
-                    raise
-            finally:
-                os.close(claim)
-            return Capture(path, len(still.data), path.stat().st_mtime), metadata
+                    return self._write_claimed(name, claim, still.data, text), metadata
+                except FileExistsError:  # another program has made a picture of that name meanwhile
+                    continue
+                finally:
+                    os.close(claim)
         except OSError as error:
             raise self._storage_error(error) from error
+
+    def _make_folder(self) -> None:
+        missing = [one for one in (self.folder, *self.folder.parents) if not one.exists()]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for one in missing:
+            _sync(one.parent)
+
+    def _write_claimed(self, name: str, claim: int, data: bytes, text: bytes) -> Capture:
+        """The picture and its metadata, on the disk. Raises FileExistsError where somebody else made the picture."""
+        path, temporary = self.folder / name, self.folder / f".{name}.tmp"
+        made = [temporary]
+        try:
+            modified = _write(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640), data)
+            _write(os.dup(claim), text)
+            _sync(self.folder)  # the metadata is there, whatever happens, before the picture is
+            try:
+                os.link(temporary, path)  # which, unlike a rename, replaces nothing
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                temporary.rename(path)
+            made.append(path)
+            temporary.unlink(missing_ok=True)
+            _sync(self.folder)
+        except BaseException:
+            # The picture first: metadata alone is nothing. After a failed last sync it is not promised either.
+            for file in (*made, self._sidecar(name)):
+                file.unlink(missing_ok=True)
+            raise
+        return Capture(path, len(data), modified)
 
     def _claim(self, still: Still) -> tuple[str, int]:
         """A name that nobody has, of the moment or the next free millisecond, and its metadata's file, locked."""
@@ -189,14 +224,6 @@ class Captures:
             else:
                 return name, claim
 
-    def _sync(self) -> None:
-        """Names are on the disk only once their folder is."""
-        folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
     def _sidecar(self, name: str) -> Path:
         return self.folder / (name + SIDECAR)
 
@@ -214,6 +241,10 @@ class Captures:
     async def page(self, limit: int | None = None, before: str | None = None) -> Page:
         """The newest captures, or the newest of those whose name sorts before `before`; all without a limit."""
         return await asyncio.to_thread(self._page, limit, before)
+
+    async def listed(self, words: Callable[[Page], bytes]) -> bytes:
+        """All of them, in these words: made in the thread that has listed them, for there may be very many."""
+        return await asyncio.to_thread(lambda: words(self._page(None, None)))
 
     def _page(self, limit: int | None, before: str | None) -> Page:
         names = self._names()
@@ -270,12 +301,14 @@ class Captures:
             raise self._storage_error(error) from error
         status = os.fstat(file.fileno())
         try:
-            mark = str(self._metadata(name)["sha256"])
-        except (CaptureMissing, KeyError):
-            mark = f"{status.st_size:x}-{status.st_mtime_ns:x}"
+            mark = str(self._metadata(name).get("sha256"))
+        except CaptureMissing:
+            mark = ""
         except BaseException:
             file.close()
             raise
+        if not _SHA256.fullmatch(mark):  # of another program, or changed by somebody: it becomes a header
+            mark = f"{status.st_size:x}-{status.st_mtime_ns:x}"
         return Opened(file, status.st_size, f'"{mark}"', _MEDIA_TYPES[name.rpartition(".")[2]])
 
     @staticmethod
@@ -317,54 +350,78 @@ class Captures:
     def _too_old_or_too_much(self) -> Iterator[str]:
         oldest = time.time() - self._max_age_days * 86400 if self._max_age_days else 0.0
         total = 0
-        for turn, name in enumerate(reversed(self._names())):
-            if (capture := self._stat(name)) is None:
-                continue
+        found = [capture for name in self._names() if (capture := self._stat(name))]
+        # Not by name, which has the local time: that is set back once a year, and by whoever sets the clock.
+        found.sort(key=lambda capture: (capture.modified, capture.filename), reverse=True)
+        for turn, capture in enumerate(found):
             total += capture.size_bytes
             if turn and (capture.modified < oldest or 0 < self._max_bytes < total):
-                yield name
+                yield capture.filename
 
     def sweep(self) -> int:
         """Remove what writers that are gone left half done; returns how many files. Other processes' work is left."""
         swept = 0
         try:
             entries = set(os.listdir(self.folder))
-            for entry in entries:
-                temporary = _TEMPORARY.fullmatch(entry)
-                name = temporary[1] if temporary else entry.removesuffix(SIDECAR)
-                is_left = name not in entries and (temporary or (entry != name and NAME.fullmatch(name)))
-                if is_left and not self._is_being_written(name):
-                    (self.folder / entry).unlink(missing_ok=True)
-                    swept += 1
         except FileNotFoundError:
             return 0
         except OSError as error:
             log.warning("%s", self._storage_error(error).message)
+            return 0
+        claimed = {name for entry in entries if NAME.fullmatch(name := entry.removesuffix(SIDECAR)) and name != entry}
+        unclaimed = {match[1] for entry in entries if (match := _TEMPORARY.fullmatch(entry))} - claimed
+        for name in sorted((claimed | unclaimed) - entries):
+            try:
+                swept += self._sweep_one(name, is_claimed=name in claimed)
+            except (FileExistsError, FileNotFoundError, BlockingIOError):
+                pass  # somebody has just begun to write it, has removed it, or is about it
+            except OSError as error:
+                log.warning("%s", self._storage_error(error).message)
         if swept:
             log.info("%d files of captures that were never finished are removed", swept)
         return swept
 
-    def _is_being_written(self, name: str) -> bool:
-        try:
-            claim = os.open(self._sidecar(name), os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return False
+    def _sweep_one(self, name: str, *, is_claimed: bool) -> int:
+        """Remove what is left of one capture, holding its claim as a writer does, until it is gone; returns how many.
+
+        raises  FileExistsError, FileNotFoundError, BlockingIOError when it is somebody else's
+        """
+        sidecar, temporary = self._sidecar(name), self.folder / f".{name}.tmp"
+        claim = os.open(sidecar, os.O_RDWR | os.O_CLOEXEC | (0 if is_claimed else os.O_CREAT | os.O_EXCL), 0o640)
         try:
             fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
+            if os.fstat(claim).st_nlink == 0 or (is_claimed and (self.folder / name).exists()):  # finished just now
+                return 0
+            had_temporary = temporary.exists()
+            temporary.unlink(missing_ok=True)
+            sidecar.unlink()
+            return had_temporary + is_claimed
         finally:
             os.close(claim)
-        return (self.folder / name).exists()  # finished just now
 
 
-def _write(descriptor: int, content: bytes) -> None:
-    """All of it, and on the disk."""
+def _write(descriptor: int, content: bytes) -> float:
+    """All of it, and on the disk; returns when it was modified, Unix seconds."""
     with os.fdopen(descriptor, "wb", buffering=0) as file:
         rest = memoryview(content)
         while rest:
             rest = rest[file.write(rest) :]
         os.fsync(file.fileno())
+        return os.fstat(file.fileno()).st_mtime
+
+
+def _sync(folder: Path) -> None:
+    """Names are on the disk only once their folder is."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _must_not_end(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("captures are not looked through any more: a mistake in Camdock, please report it", exc_info=error)
 
 
 def _metadata_of(still: Still) -> dict[str, Any]:

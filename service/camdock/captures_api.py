@@ -1,4 +1,4 @@
-"""The captures' endpoints: their paths, their models, ranges; each a call to Camera, Captures or Pixels.
+"""The captures' endpoints: their paths, their models, ranges; each a call to Camera, Captures or Darkroom.
 
 Runs in: the API process.
 """
@@ -19,11 +19,12 @@ from starlette.types import Receive, Scope, Send
 from camdock.api import PAGE_HEADERS, SettingsModel, Size
 from camdock.camera import Camera
 from camdock.captures import Captures, Opened
+from camdock.darkroom import Darkroom
 from camdock.errors import CaptureMissing, ImageUnreadable
 from camdock.frame import FORMATS
 from camdock.problems import documented, problem_response
 from camdock.recipe import WholeOrNone
-from camdock.rendition import DEFAULT_QUALITY, MAKE_WITHIN_S, Maker
+from camdock.rendition import DEFAULT_QUALITY
 from camdock.settings import Settings
 from camdock.stream import CameraName, HeightQuery, WidthQuery, find
 from camdock.wire import LARGEST_BLOB
@@ -94,7 +95,7 @@ class FileSlice(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it."""
-        file, left = self._opened.file, self._length
+        file, left = self._opened.file, self._length if scope["method"] == "GET" else 0
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             file.seek(self._begin)
@@ -104,7 +105,7 @@ class FileSlice(Response):
                     raise OSError(f"{file.name} became shorter while it was read")
                 left -= len(data)
                 await send({"type": "http.response.body", "body": data, "more_body": bool(left)})
-            if not self._length:
+            if not self._length or scope["method"] == "HEAD":
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
             await asyncio.to_thread(file.close)
@@ -131,17 +132,40 @@ def has_etag(request: Request, etag: str) -> bool:
     return etag in sent or sent == ["*"]
 
 
+def _is_another(request: Request, etag: str) -> bool:
+    """Whether the one who asks means another than this (If-Match; RFC 9110 section 13.1.1)."""
+    sent = [tag.strip() for tag in request.headers.get("if-match", "*").split(",")]
+    return etag not in sent and sent != ["*"]
+
+
+def _not_that(etag: str) -> Response:
+    return problem_response(
+        412, "another_capture", "It is another one", "its ETag is none of If-Match", headers={"ETag": etag}
+    )
+
+
 def _answer(request: Request, opened: Opened) -> Response:
+    try:
+        answer = _answer_open(request, opened)
+    except BaseException:
+        opened.file.close()
+        raise
+    if not isinstance(answer, FileSlice):
+        opened.file.close()
+    return answer
+
+
+def _answer_open(request: Request, opened: Opened) -> Response:
+    if _is_another(request, opened.etag):
+        return _not_that(opened.etag)
     headers = {**KEPT, "ETag": opened.etag, "Accept-Ranges": "bytes"}
     if has_etag(request, opened.etag):
-        opened.file.close()
         return Response(status_code=304, headers=headers)
     asked = None
     if request.headers.get("if-range", opened.etag) == opened.etag:
         try:
             asked = _asked(request.headers.get("range", ""), opened.size_bytes)
         except ValueError:
-            opened.file.close()
             return problem_response(
                 416, "range_not_there", "Nothing of that range is there", f"the capture has {opened.size_bytes} bytes",
                 headers={**headers, "Content-Range": f"bytes */{opened.size_bytes}"},
@@ -164,14 +188,14 @@ FILE_RESPONSES: dict[int | str, dict[str, Any]] = {
 
 
 def router(
-    cameras: dict[str, Camera], captures: Captures, pixels: Maker, image_format: str, image_quality: int
+    cameras: dict[str, Camera], captures: Captures, thumbnails: Darkroom, image_format: str, image_quality: int
 ) -> APIRouter:
     """Everything about captures that is ours."""
     routes = APIRouter(tags=["captures"])
 
     @routes.post(
         "/cameras/{name}/captures", summary="Take a picture and keep it", status_code=201,
-        responses=documented(400, 404, 422, 503, 507),
+        responses=documented(400, 404, 422, 503, 504, 507),
     )  # fmt: skip
     async def capture(
         name: CameraName, response: Response, wanted: Annotated[CaptureRequest | None, Body()] = None
@@ -202,12 +226,13 @@ def router(
         ]
         return CaptureList(captures=listed, count=page.count, next=page.before)
 
+    @routes.head("/captures/{filename}", include_in_schema=False)
     @routes.get(
         "/captures/{filename}", summary="One capture", response_class=Response,
-        responses={**FILE_RESPONSES, **documented(404, 416, 422, 507)},
+        responses={**FILE_RESPONSES, **documented(404, 412, 416, 422, 507)},
     )  # fmt: skip
     async def one_capture(request: Request, filename: CaptureName) -> Response:
-        """The file as it was saved. Knows Range, If-Range and If-None-Match; its ETag is its SHA-256."""
+        """The file as it was saved. Knows Range, If-Range, If-Match and If-None-Match; its ETag is its SHA-256."""
         return _answer(request, await captures.open(filename))
 
     @routes.get(
@@ -215,7 +240,7 @@ def router(
         responses={
             200: {"description": "a JPEG", "content": {"image/jpeg": _BINARY}},
             304: {"description": "The one who asks has it already"},
-            **documented(404, 422, 503, 507),
+            **documented(404, 422, 503, 504, 507),
         },
     )  # fmt: skip
     async def thumbnail(
@@ -232,11 +257,12 @@ def router(
                 return Response(status_code=304, headers=headers)
             if opened.size_bytes > LARGEST_BLOB:
                 raise ImageUnreadable(f"{filename} is too large for a thumbnail")
-            data = await run_in_threadpool(opened.file.read)
+            with thumbnails.place():
+                data = await run_in_threadpool(opened.file.read)
+                arguments = {"width": width, "height": height, "quality": DEFAULT_QUALITY}
+                small = await thumbnails.process(data, arguments)
         finally:
             opened.file.close()
-        arguments = {"width": width, "height": height, "quality": DEFAULT_QUALITY}
-        small = await pixels.run("rendition", arguments, data, within_s=MAKE_WITHIN_S)
         return Response(small, media_type="image/jpeg", headers=headers)
 
     @routes.get("/captures/{filename}/metadata", summary="What is known of it", responses=documented(404, 422, 507))
@@ -250,10 +276,15 @@ def router(
 
     @routes.delete(
         "/captures/{filename}", summary="Delete it", status_code=204, response_class=Response,
-        responses=documented(404, 422, 507),
+        responses=documented(404, 412, 422, 507),
     )  # fmt: skip
-    async def delete(filename: CaptureName) -> Response:
-        """The picture and its metadata, for good."""
+    async def delete(request: Request, filename: CaptureName) -> Response:
+        """The picture and its metadata, for good; with If-Match only where its ETag is one of these."""
+        if "if-match" in request.headers:
+            opened = await captures.open(filename)
+            opened.file.close()
+            if _is_another(request, opened.etag):
+                return _not_that(opened.etag)
         await captures.delete(filename)
         return Response(status_code=204)
 

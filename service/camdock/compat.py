@@ -5,6 +5,7 @@ Runs in: the API process. Shapes and names here are those systems' own: `exposur
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from camdock.api import Reason, Size
 from camdock.camera import Camera, State
-from camdock.captures import Captures
+from camdock.captures import Captures, Page
 from camdock.errors import SettingOutOfRange, SettingUnsupported
 from camdock.frame import Still
 from camdock.problems import documented
@@ -65,7 +66,10 @@ class LabMetadata(BaseModel):
     """About the picture and the camera."""
 
     format: str = Field(examples=["JPG"])
-    quality: int = Field(examples=[95])
+    quality: int | None = Field(
+        description="of a JPG that the service has encoded; null where the camera did, or nothing was lost",
+        examples=[95],
+    )
     cameraConnected: bool
     simulatedMode: bool = Field(description="true: no camera, a test card")
 
@@ -128,8 +132,10 @@ def _possible(camera: Camera, changes: Mapping[str, Any]) -> dict[str, Any]:
 def _lab_settings(camera: Camera) -> LabSettings:
     status = camera.status()
     width, height = status.size or (0, 0)
+    # What a camera that rests was told meanwhile is in force as soon as it gives a picture.
+    told = (status.applied, status.wanted) if status.state is State.LIVE else (status.wanted, status.applied)
     exposure_us, gain = (
-        next((value for value in (getattr(status.applied, name), getattr(status.wanted, name)) if value is not None), 0)
+        next((value for value in (getattr(one, name) for one in told) if value is not None), 0)
         for name in ("exposure_us", "gain")
     )
     return LabSettings(
@@ -171,7 +177,7 @@ def router(cameras: dict[str, Camera], captures: Captures, image_format: str, im
                 log.warning("%s: %s; what is in force stays", first.name, error.message)
         return _lab_settings(first)
 
-    @routes.post("/capture", summary="Take a picture and keep it", responses=documented(400, 422, 503, 507))
+    @routes.post("/capture", summary="Take a picture and keep it", responses=documented(400, 422, 503, 504, 507))
     async def capture(wanted: LabRequest | None = None) -> LabCapture:
         """Exposure and gain for this picture alone; those in force come back. What the camera cannot do is left out."""
         still = await _still(first, wanted.changes if wanted else {}, image_format, image_quality)
@@ -188,20 +194,25 @@ def router(cameras: dict[str, Camera], captures: Captures, image_format: str, im
             height=still.size[1],
             metadata=LabMetadata(
                 format=still.format,
-                quality=image_quality,
+                quality=still.quality,
                 cameraConnected=first.is_connected,
                 simulatedMode=still.source.startswith("synthetic"),
             ),
         )
 
-    @routes.get("/captures/list", summary="Every capture", responses=documented(507))
-    async def list_captures() -> LabFiles:
-        """All of them, however many; GET /captures answers in pages."""
-        page = await captures.page()
+    def in_words(page: Page) -> bytes:
+        # LabFiles, which for ten thousand would hold up everybody for half a second.
         files = [
-            LabFile(filename=one.filename, size=one.size_bytes, modified=_local(one.modified)) for one in page.captures
+            {"filename": one.filename, "size": one.size_bytes, "modified": _local(one.modified)}
+            for one in page.captures
         ]
-        return LabFiles(files=files, count=len(files), path=str(captures.folder))
+        found = {"files": files, "count": len(files), "path": str(captures.folder)}
+        return json.dumps(found, ensure_ascii=False, separators=(",", ":")).encode()
+
+    @routes.get("/captures/list", summary="Every capture", response_model=LabFiles, responses=documented(507))
+    async def list_captures() -> Response:
+        """All of them, however many; GET /captures answers in pages."""
+        return Response(await captures.listed(in_words), media_type="application/json")
 
     return routes
 

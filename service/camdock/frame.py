@@ -121,6 +121,7 @@ class Still:
     captured_at  Unix seconds of the capture
     settings     what was in force when it was taken
     camera, source, device  by name, as configured without credentials, and in words
+    quality      of a JPG that we have encoded, 1 to 100; None where the camera did, or nothing was lost
     """
 
     data: bytes
@@ -132,6 +133,7 @@ class Still:
     camera: str
     source: str
     device: str
+    quality: int | None = None
 
 
 # ITU-T T.81 tables K.3 to K.6, as one DHT segment. Motion JPEG leaves them out ("abbreviated format"), decoders want

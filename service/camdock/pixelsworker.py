@@ -76,6 +76,13 @@ OPERATIONS: dict[str, Callable[[dict[str, Any], bytes], bytes]] = {
 }
 
 
+def _sendable(output: bytes) -> bytes:
+    """The output. Raises ValueError where it would break the wire."""
+    if len(output) > wire.LARGEST_BLOB:
+        raise ValueError(f"what came out has {len(output)} bytes, {wire.LARGEST_BLOB} are the most")
+    return output
+
+
 def main() -> None:
     """Serve until stdin ends."""
     answers = take_wire()
@@ -87,7 +94,7 @@ def main() -> None:
         for message in unpacker.messages():
             operation = OPERATIONS[message.meta["operation"]]
             try:
-                output = operation(dict(message.meta["arguments"]), bytes(message.blob))
+                output = _sendable(operation(dict(message.meta["arguments"]), bytes(message.blob)))
             except CameraError as error:
                 send(answers, Kind.DONE, {"error": error.message, "code": error.code, "hint": error.hint})
             except ValueError as error:

@@ -66,6 +66,7 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
         403: "The viewers' token may not change anything, and no page of another website may",
         404: "There is nothing of that name",
         408: "The body did not arrive in time",
+        412: "It is another one than If-Match means",
         413: "The body is larger than it may be",
         415: "The body is of no kind that is taken",
         416: "Nothing of that range is there",

@@ -5,6 +5,7 @@ Runs in: every process; the file belongs to the API process.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -117,6 +118,11 @@ class SettingsFile:
             if isinstance(value, kinds.get(name, ())) and (not isinstance(value, bool) or name == "auto_exposure")
         }
         return Settings(**known)
+
+    def delete(self) -> None:
+        """Forget what was kept, as far as the disk lets us."""
+        with contextlib.suppress(OSError):
+            self.path.unlink(missing_ok=True)
 
     def save(self, settings: Settings) -> None:
         """Write to a temporary name, sync, rename: a power cut leaves the old file or the new one.

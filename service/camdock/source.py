@@ -136,7 +136,10 @@ KINDS: dict[str, Kind] = {
         {
             "size": _SIZE,
             "fps": _FPS,
-            "format": Option(_one_of("JPEG", "YUV420", "RGB"), "what the make-believe camera delivers; JPEG"),
+            "format": Option(
+                _one_of("JPEG", "YUV420", "RGB"),
+                "what the make-believe camera delivers; without it JPEG, for stills pixels",
+            ),
             "quality": _QUALITY,
             "settle_frames": _SETTLE,
             "label": Option(_text, "a line of text on the card"),
@@ -151,6 +154,9 @@ KINDS: dict[str, Kind] = {
             "in_flight": Option(
                 _whole(0, 100, "pictures"),
                 "fault: settings show so many pictures late; the exposure of each is drawn in below its bars",
+            ),
+            "remembers": Option(
+                _text, "a file that keeps its settings over its processes, as V4L2 devices keep theirs"
             ),
             "hang_still": Option(_yes, "fault: a still hangs for ever"),
             "crash_still": Option(_yes, "fault: a still ends in SIGSEGV"),

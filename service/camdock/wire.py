@@ -17,8 +17,8 @@ Runs in: both ends. Plain functions on bytes: the reading and writing is the own
     APPLY     Camera.apply          Worker.on_apply       id, wanted; -
     APPLIED   Worker.on_apply       Camera._on_applied    id, applied or error, limits; -
     STILL     Camera.still          Worker.on_still       id, overrides, format, quality; -
-    TAKEN     Worker.on_still       Camera._on_taken      id, pictures read for it; captured_ns, size, format, settings
-                                                          or error; the still, encoded
+    TAKEN     Worker.on_still       Camera._on_taken      id, pictures read for it, applied behind it; captured_ns,
+                                                          size, format, quality, settings or error; the still, encoded
     FAILED    worker.main           Camera._dispatch      code, message, hint; -
     RUN       Pixels.run            pixelsworker.main     operation, arguments; input
     DONE      pixelsworker.main     Pixels._on_message    error, code, hint; output (HELLO comes first here too)
@@ -38,6 +38,7 @@ VERSION = 3
 _HEADER = struct.Struct("<4sIII")
 _MAGIC = b"CDw%d" % VERSION
 PIPE_BYTES = 1 << 20  # the most an ordinary user may ask for: a whole frame fits, the worker never waits in the middle
+LARGEST_KEPT = 1 << 23  # of a buffer: no camera's live pictures are larger
 LARGEST_META = 1 << 16
 LARGEST_BLOB = 1 << 27  # a 100-megapixel JPEG; more than that is a broken sender
 
@@ -94,23 +95,27 @@ def pack(kind: Kind, meta: Mapping[str, Any], blob: bytes = b"") -> bytes:
 class Unpacker:
     """Turns the bytes of a pipe into messages, however they were cut.
 
-    One buffer is kept for ever and read into; a fresh one for every frame would cost more in page faults than the copy
-    into it. A message's blob is a view of that buffer: it is good until the next `fill`.
+    One buffer is kept and read into; a fresh one for every frame would cost more in page faults than the copy into it.
+    Only what a still has made very large is given back. A message's blob is a view of that buffer: it is good until the
+    next `fill`.
     """
 
     def __init__(self) -> None:
         self._buffer = bytearray(PIPE_BYTES)
         self._begin = self._end = 0
+        self._whole = 0  # bytes of the message that has begun, once its header is there
 
     def fill(self, descriptor: int) -> bool:
         """Read once what is there; False at the end of the file. Raises BlockingIOError when there is nothing."""
         if self._begin == self._end:
             self._begin = self._end = 0
+            if len(self._buffer) > LARGEST_KEPT:
+                self._buffer = bytearray(PIPE_BYTES)
         elif self._end == len(self._buffer):
-            # The rest of a message: to the front, and make room for all of it.
+            # The rest of a message: to the front, and make room for all of it, at once.
             rest = self._buffer[self._begin : self._end]
-            if len(rest) == len(self._buffer):
-                self._buffer = bytearray(2 * len(rest))
+            if self._whole > len(self._buffer) or len(rest) == len(self._buffer):
+                self._buffer = bytearray(max(self._whole, len(rest) + 1))
             self._buffer[: len(rest)] = rest
             self._begin, self._end = 0, len(rest)
         count = os.readv(descriptor, [memoryview(self._buffer)[self._end :]])
@@ -129,8 +134,9 @@ class Unpacker:
             blob_at = meta_at + meta_length
             end = blob_at + blob_length
             if self._end < end:
+                self._whole = end - self._begin
                 return
-            self._begin = end
+            self._begin, self._whole = end, 0
             try:
                 meta = _decode(self._buffer[meta_at:blob_at].decode())
             except (ValueError, RecursionError) as error:

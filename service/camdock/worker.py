@@ -181,6 +181,8 @@ class Worker:
         """
         overrides = Settings(**order.meta["overrides"])
         seq = self.first_seq
+        if not backend.has_stamps:  # what waits in a queue would pass for one that was taken from now on
+            self.unsettled = max(self.unsettled, backend.settle_frames)
         answer: dict[str, Any] = {"id": order.meta["id"]}
         blob = b""
         try:
@@ -189,18 +191,20 @@ class Worker:
                 in_force = self._in_force(backend)
         except SourceChanged:
             answer["error"] = describe(SourceFailed("another camera was found meanwhile", "try again"))
-            send(self.frames, Kind.TAKEN, answer | {"pictures": self.first_seq - seq})
+            send(self.frames, Kind.TAKEN, answer | {"pictures": self.first_seq - seq, "applied": self.applied.given()})
             raise
         except _Refused as refused:
             answer["error"] = describe(refused.error)
         else:
             if picture is None:
                 return  # nobody waits for it any more
-            blob, answer["format"] = self._encode_still(picture, order.meta["format"], order.meta["quality"])
+            blob, made = self._encode_still(picture, order.meta["format"], order.meta["quality"])
+            answer |= made
             answer |= {"captured_ns": picture.captured_ns, "size": picture.size, "settings": in_force.given()}
             if len(blob) > wire.LARGEST_BLOB:
                 blob, answer["error"] = b"", describe(SourceFailed("the still is too large", "ask for a JPG"))
-        send(self.frames, Kind.TAKEN, answer | {"pictures": self.first_seq - seq}, blob)
+        answer |= {"pictures": self.first_seq - seq, "applied": self.applied.given()}
+        send(self.frames, Kind.TAKEN, answer, blob)
 
     @contextlib.contextmanager
     def _overridden(self, backend: Backend, overrides: Settings) -> Iterator[None]:
@@ -244,13 +248,14 @@ class Worker:
         return None
 
     @staticmethod
-    def _encode_still(picture: Picture, still_format: str, quality: int) -> tuple[bytes, str]:
-        """The bytes and what they are: a camera's own JPEG stays one, whatever is asked for."""
+    def _encode_still(picture: Picture, still_format: str, quality: int) -> tuple[bytes, dict[str, Any]]:
+        """The bytes and what they are: a camera's own JPEG stays one, of its own quality, whatever is asked for."""
         if picture.jpeg is not None:
-            return picture.jpeg, "JPG"
+            return picture.jpeg, {"format": "JPG"}
         from camdock.imaging import encode_still
 
-        return encode_still(picture, still_format, quality), still_format
+        made = {"format": still_format} | ({"quality": quality} if still_format == "JPG" else {})
+        return encode_still(picture, still_format, quality), made
 
     def _spoil(self, fault: str, meta: Mapping[str, Any], jpeg: bytes) -> None:
         """What `synthetic:` asks for: break the wire the way a crashing driver does."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 from PIL import Image
 
@@ -44,9 +45,9 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 ODD = {
     "late": "synthetic:?fps=60&in_flight=4",
-    "own": "synthetic:?size=320x240&fps=60&quality=31",
+    "own": "synthetic:?size=320x240&fps=60&format=JPEG&quality=31",
     **{
-        fault: f"synthetic:?size=320x240&fps=60&in_flight=0&{fault}=1"
+        fault: f"synthetic:?size=320x240&fps=60&in_flight=0&{fault}=1&remembers=FOLDER/{fault}"
         for fault in ("crash_still", "error_still", "hang_still")
     },
 }
@@ -55,8 +56,9 @@ ODD = {
 @pytest.fixture(scope="module", params=["odd service"])
 def odd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """One service with a camera for every oddity."""
-    sources = " ".join(f"{name}={source}" for name, source in ODD.items())
-    with Service({"CAMDOCK_SOURCES": sources}, tmp_path_factory.mktemp("odd")) as service:
+    folder = tmp_path_factory.mktemp("odd")
+    sources = " ".join(f"{name}={source}" for name, source in ODD.items()).replace("FOLDER", str(folder))
+    with Service({"CAMDOCK_SOURCES": sources}, folder) as service:
         yield service
         assert "Traceback" not in service.log, service.log[-4000:]
 
@@ -370,6 +372,9 @@ def test_a_jpeg_of_the_camera_s_own_is_kept_byte_for_byte_and_converted_only_whe
         assert number > shown
         small = odd.get(answer.headers["location"] + "/thumbnail?width=160")
         assert Image.open(io.BytesIO(small.body)).size == (160, 120)
+    workers = [one.cmdline() for one in psutil.Process(odd.process.pid).children()]
+    labels = {command[4] for command in workers if "camdock.pixelsworker" in command}
+    assert labels >= {"thumbnails", "conversions"}, "they would hold up what viewers wait for"
 
 
 def _as_jpeg(image: Image.Image) -> bytes:
@@ -379,6 +384,21 @@ def _as_jpeg(image: Image.Image) -> bytes:
 
 
 # --- a device that remembers ------------------------------------------------------------------------------------------
+
+
+def test_a_service_killed_in_the_middle_of_a_still_leaves_no_settings_in_the_device(tmp_path: Path) -> None:
+    device = tmp_path / "device"
+    source = f"synthetic:?fps=60&in_flight=0&settle_frames=1000&remembers={device}"
+    with Service({"CAMDOCK_SOURCE": source}, tmp_path) as service, ThreadPoolExecutor(1) as pool:
+        service.until_state("live")
+        taking = pool.submit(service.ask, "POST", "/capture", {"exposure": 50_000})
+        until(lambda: device.exists() and "50000" in device.read_text(), 10, "the still's settings are in the device")
+        service.kill()
+        assert taking.exception(20) is not None
+    with Service({"CAMDOCK_SOURCE": source}, tmp_path) as service:
+        service.until_state("live")
+        assert exposure_of(service.get("/snapshot?max_delay=0").body) == 10_000
+        assert service.ask("GET", "/settings").json()["exposure"] == 10_000
 
 
 def test_a_worker_killed_in_the_middle_of_a_still_leaves_no_settings_in_the_device(

@@ -152,7 +152,8 @@ async def _admitted() -> None:
 
 def camera_of(folder: Path, source: str = "synthetic:?fps=1000", name: str = "front") -> Camera:
     """A camera that was never started."""
-    return Camera(name, Source.parse(source), SettingsFile(folder / f"{name}.json"), Painter(), Guard(), _admitted)
+    settings, conversions = SettingsFile(folder / f"{name}.json"), Darkroom(Painter(), "converted")
+    return Camera(name, Source.parse(source), settings, Painter(), conversions, Guard(), _admitted)
 
 
 def live_camera(
@@ -178,7 +179,7 @@ def app_of(*cameras: Camera, abi: AbiGate | None = None, captures: Captures | No
     app.include_router(images.router(images.Places(by_name, kept, 100_000), Darkroom(Painter()), most_pixels=1_000_000))
     if captures is not None:
         app.include_router(compat.router(by_name, captures, "JPG", 95))
-        app.include_router(captures_api.router(by_name, captures, Painter(), "JPG", 95))
+        app.include_router(captures_api.router(by_name, captures, Darkroom(Painter(), "rendition"), "JPG", 95))
     app.include_router(metrics.router(by_name, sender, abi, camdock.__version__))
     problems.install(app)
     return app

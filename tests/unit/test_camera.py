@@ -7,13 +7,15 @@ import errno
 import logging
 import math
 import os
+import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from camdock import errors
-from camdock.camera import Backoff, Camera, State
+from camdock import errors, wire
+from camdock.camera import Backoff, Camera, State, _Session
 from camdock.errors import (
     SettingOutOfRange,
     SourceBusy,
@@ -378,6 +380,42 @@ def test_settings_given_while_live_are_applied_and_kept(tmp_path: Path) -> None:
     assert SettingsFile(tmp_path / "front.json").load() == Settings(gain=4.0)
 
 
+def test_changes_that_wait_for_their_turn_lose_none_of_each_other(tmp_path: Path) -> None:
+    camera, _worker = live_camera(tmp_path)
+
+    async def both() -> None:
+        async with camera._ordering:  # a still is under way
+            changes = [asyncio.create_task(camera.apply(one)) for one in ({"gain": 4.0}, {"exposure_us": 500})]
+            await asyncio.sleep(0)
+        await asyncio.gather(*changes)
+
+    asyncio.run(both())
+    assert camera.status().applied == Settings(500, 4.0, False)
+    assert camera.status().wanted == SettingsFile(tmp_path / "front.json").load() == Settings(500, 4.0, False)
+
+
+def test_a_change_behind_which_the_camera_began_to_rest_is_kept_for_its_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("camdock.camera.APPLY_WITHIN_S", 0.05)
+    camera, worker = live_camera(tmp_path)
+
+    async def silence(_message: bytes) -> None:
+        """A worker that was told to rest hears of nothing but a start."""
+
+    async def changing() -> Settings:
+        assert camera._session is not None
+        async with camera._ordering:
+            change = asyncio.create_task(camera.apply({"gain": 4.0}))
+            await asyncio.sleep(0)
+            await camera._ask_to_rest(camera._session)
+            worker.send = silence  # type: ignore[method-assign]
+        return await change
+
+    assert asyncio.run(changing()).gain == 4.0
+    assert SettingsFile(tmp_path / "front.json").load().gain == 4.0
+
+
 def test_an_exposure_lengthens_the_deadline(tmp_path: Path) -> None:
     camera, worker = live_camera(tmp_path)
     asyncio.run(camera.apply({"exposure_us": 2_000_000}))
@@ -445,6 +483,91 @@ def test_the_status_shows_no_credentials(tmp_path: Path) -> None:
     assert "hunter2" not in repr(camera.status())
     asyncio.run(draw_notice(camera))
     assert camera.status().source == "relay:http://***@h/#token=***"
+
+
+# --- stills with settings of their own --------------------------------------------------------------------------------
+
+
+class Told:
+    """A worker that only hears."""
+
+    def __init__(self) -> None:
+        self.orders: list[Message] = []
+
+    def expect(self, _within_s: float) -> None:
+        pass
+
+    async def send(self, message: bytes) -> None:
+        into, out = os.pipe()
+        os.write(out, message)
+        unpacker = wire.Unpacker()
+        unpacker.fill(into)
+        self.orders += unpacker.messages()
+        os.close(into)
+        os.close(out)
+
+
+def started_with(tmp_path: Path) -> dict[str, Any]:
+    """The settings that a service which is started now begins with."""
+    told = Told()
+    asyncio.run(camera_of(tmp_path)._order_start(_Session(told)))  # type: ignore[arg-type]
+    return dict(told.orders[0].meta["wanted"])
+
+
+def test_a_service_killed_in_the_middle_of_a_still_undoes_its_settings_when_it_is_back(tmp_path: Path) -> None:
+    camera, worker = live_camera(tmp_path)
+    real, meanwhile = worker.still, tmp_path / "meanwhile"
+
+    def killed(order: Message) -> None:
+        shutil.copytree(tmp_path, meanwhile)  # what a SIGKILL here would leave
+        real(order)
+
+    worker.still = killed  # type: ignore[method-assign]
+    asyncio.run(camera.still(Settings(exposure_us=500)))
+    assert started_with(meanwhile) == {"exposure_us": 10_000, "auto_exposure": False}
+    assert started_with(tmp_path) == {}, "nothing is left to undo behind the still"
+
+
+def test_a_camera_that_is_open_again_has_nothing_to_undo(tmp_path: Path) -> None:
+    SettingsFile(tmp_path / "front.json.undo").save(Settings(gain=3.0))
+    assert started_with(tmp_path) == {"gain": 3.0}
+    live_camera(tmp_path)
+    assert started_with(tmp_path) == {}
+
+
+def test_an_undo_that_cannot_be_kept_costs_no_still(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    camera, _worker = live_camera(tmp_path)
+    monkeypatch.setattr(os, "fsync", full)
+    assert asyncio.run(camera.still(Settings(gain=2.0))).settings.gain == 2.0
+    assert "No space left" in caplog.text
+
+
+def test_the_answer_to_another_still_leaves_what_undoes_this_one(tmp_path: Path) -> None:
+    camera, worker = live_camera(tmp_path)
+    real = worker.still
+    kept: list[Settings | None] = []
+
+    def another_first(order: Message) -> None:  # one whose caller has left
+        camera._dispatch(Message(Kind.TAKEN, {"id": order.meta["id"] - 1, "pictures": 1}))
+        kept.append(camera._undo)
+        real(order)
+
+    worker.still = another_first  # type: ignore[method-assign]
+    asyncio.run(camera.still(Settings(gain=2.0)))
+    assert kept == [Settings(gain=1.0)]
+    assert camera._undo is None
+
+
+def test_what_the_device_says_behind_a_still_is_what_is_in_force(tmp_path: Path) -> None:
+    camera, _worker = live_camera(tmp_path)
+    applied = {"exposure_us": 77, "gain": 2.0, "auto_exposure": False}
+    camera._dispatch(Message(Kind.TAKEN, {"id": 5, "pictures": 1, "applied": applied}))
+    assert camera.status().applied == Settings(77, 2.0, False)
 
 
 # --- demand -----------------------------------------------------------------------------------------------------------

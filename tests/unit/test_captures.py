@@ -8,8 +8,10 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
@@ -73,6 +75,9 @@ def test_many_in_one_millisecond_overwrite_nothing(tmp_path: Path) -> None:
     assert all(NAME.fullmatch(name) for name in added)
     assert [(tmp_path / name).read_bytes() for name in added] == [b"%d" % number for number in range(100)]
     assert max(added) == "capture_20261017_010203_103.jpg"
+    for number, name in enumerate(added):
+        told = json.loads((tmp_path / (name + ".json")).read_text())
+        assert told["sha256"] == hashlib.sha256(b"%d" % number).hexdigest(), "the metadata of another picture"
 
 
 def test_the_last_millisecond_of_a_year_is_followed_by_the_next_one(tmp_path: Path) -> None:
@@ -137,6 +142,75 @@ def test_a_disk_that_refuses_at_any_moment_leaves_nothing_and_loses_nothing(
     monkeypatch.setattr(os, "fsync", real)
     assert names(captures) == [before]
     assert add(captures) != before
+
+
+def at_sync(monkeypatch: pytest.MonkeyPatch, number: int, happens: Callable[[], object]) -> None:
+    """Have something happen behind the sync of that number, counted from 1: picture, metadata, folder, folder."""
+    left, real = [number], os.fsync
+
+    def fsync(descriptor: int) -> None:
+        real(descriptor)
+        left[0] -= 1
+        if left[0] == 0:
+            happens()
+
+    monkeypatch.setattr(os, "fsync", fsync)
+
+
+def test_a_picture_that_another_program_makes_meanwhile_is_not_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "capture_20261017_010203_004.jpg"
+    at_sync(monkeypatch, 3, lambda: other.write_bytes(b"the old service's"))
+    assert add(Captures(tmp_path)) == "capture_20261017_010203_005.jpg"
+    assert other.read_bytes() == b"the old service's"
+    assert len(os.listdir(tmp_path)) == 3, "its own picture and metadata, and the other one"
+
+
+def test_a_picture_that_another_program_makes_meanwhile_outlives_our_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "capture_20261017_010203_004.jpg"
+
+    def full() -> None:
+        other.write_bytes(b"the old service's")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    at_sync(monkeypatch, 3, full)
+    with pytest.raises(StorageFull):
+        add(Captures(tmp_path))
+    assert os.listdir(tmp_path) == [other.name]
+
+
+def test_a_capture_that_is_deleted_as_soon_as_it_is_there_was_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    captures, began = Captures(tmp_path), time.time()
+    at_sync(monkeypatch, 4, lambda: captures._delete("capture_20261017_010203_004.jpg"))
+    capture, _ = captures._add(still())
+    assert began - 1 < capture.modified < time.time() + 1
+
+
+def test_a_file_system_without_hard_links_keeps_captures_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def link(*_names: Path) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", link)
+    name = add(Captures(tmp_path))
+    assert sorted(os.listdir(tmp_path)) == [name, name + ".json"]
+
+
+def test_a_folder_that_had_to_be_made_is_on_the_disk_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        real(descriptor)
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    add(Captures(tmp_path / "made" / "here"))
+    assert synced[:2] == [str(tmp_path / "made"), str(tmp_path)]
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
@@ -218,7 +292,11 @@ def test_an_open_capture_is_read_to_its_end_though_it_is_deleted(tmp_path: Path)
         asyncio.run(captures.delete(name))
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff", b"{}"])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"[]", b"{", b"\xff", b"{}", b'{"sha256": null}', b'{"sha256": 7}', '{"sha256": "\u2603"}'.encode(),
+     b'{"sha256": "a\\r\\nSet-Cookie: b"}'],
+)  # fmt: skip
 def test_metadata_that_was_changed_takes_nothing_from_the_picture(tmp_path: Path, content: bytes) -> None:
     captures = Captures(tmp_path)
     name = add(captures)
@@ -226,7 +304,7 @@ def test_metadata_that_was_changed_takes_nothing_from_the_picture(tmp_path: Path
     opened = asyncio.run(captures.open(name))
     with opened.file:
         assert opened.file.read() == still().data
-    assert opened.etag.startswith('"')
+    assert re.fullmatch(r'"[0-9a-f]+-[0-9a-f]+"', opened.etag)
 
 
 # --- pruning ----------------------------------------------------------------------------------------------------------
@@ -249,8 +327,20 @@ def test_the_old_ones_are_deleted_by_the_date_of_their_files(tmp_path: Path) -> 
     added = [add(captures, at=AT + second) for second in range(4)]
     for name, days in zip(added, (5, 3, 1, 9), strict=True):
         os.utime(tmp_path / name, (time.time() - days * 86400,) * 2)
+    assert captures.prune() == 3
+    assert names(captures) == [added[2]]
+    os.utime(tmp_path / added[2], (0, 0))
+    assert captures.prune() == 0, "the newest one stays however old"
+
+
+def test_the_newest_stays_though_the_clock_was_set_back(tmp_path: Path) -> None:
+    """As it is every autumn, or where a machine without a battery has started: by its name it is the oldest."""
+    captures = Captures(tmp_path, max_bytes=250)
+    added = [add(captures, data=bytes(100), at=AT - 1000 * number) for number in range(4)]
+    for number, name in enumerate(added):
+        os.utime(tmp_path / name, (1_000_000 + number,) * 2)
     assert captures.prune() == 2
-    assert names(captures) == [added[3], added[2]], "the newest one stays however old"
+    assert names(captures) == added[2:]
 
 
 def test_nothing_is_deleted_unless_somebody_says_so(tmp_path: Path) -> None:
@@ -284,6 +374,69 @@ def test_a_capture_has_the_others_looked_through(tmp_path: Path, monkeypatch: py
     asyncio.run(capturing())
 
 
+def test_a_look_through_that_fails_is_not_the_last_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "PRUNE_PAUSE_S", 0.0)
+    captures = Captures(tmp_path, max_bytes=150)
+    turns: list[int] = []
+    failed, looked, real = threading.Event(), threading.Event(), captures.prune
+
+    def prune() -> int:
+        turns.append(1)
+        if len(turns) == 1:
+            failed.set()
+            raise RuntimeError("can't start new thread")
+        looked.set()
+        return real()
+
+    monkeypatch.setattr(captures, "prune", prune)
+
+    async def capturing() -> None:
+        captures.start()
+        assert await asyncio.to_thread(failed.wait, 5)
+        await captures.add(still())
+        assert await asyncio.to_thread(looked.wait, 5)
+        await captures.stop()
+
+    asyncio.run(capturing())
+    assert "can't start new thread" in caplog.text
+
+
+def test_a_mistake_of_ours_that_ends_it_is_logged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    captures = Captures(tmp_path)
+    monkeypatch.setattr(captures, "sweep", lambda: 1 // 0)
+
+    async def starting() -> None:
+        captures.start()
+        assert captures._task is not None
+        await asyncio.wait((captures._task,), timeout=5)
+        await asyncio.sleep(0)  # its callbacks
+
+    asyncio.run(starting())
+    assert "please report it" in caplog.text
+
+
+def test_a_caller_who_leaves_has_the_others_looked_through_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    captures, go = Captures(tmp_path), threading.Event()
+    at_sync(monkeypatch, 1, lambda: go.wait(5))
+
+    async def leaving() -> None:
+        adding = asyncio.create_task(captures.add(still()))
+        await asyncio.sleep(0)
+        adding.cancel()
+        await asyncio.gather(adding, return_exceptions=True)
+        go.set()
+        await asyncio.wait_for(captures._added.wait(), 5)
+
+    asyncio.run(leaving())
+    assert len(names(captures)) == 1
+
+
 # --- leftovers --------------------------------------------------------------------------------------------------------
 
 
@@ -310,6 +463,44 @@ def test_what_another_process_is_writing_is_left_to_it(tmp_path: Path) -> None:
         fcntl.flock(claim, fcntl.LOCK_EX)
         assert Captures(tmp_path).sweep() == 0
     assert Captures(tmp_path).sweep() == 2
+
+
+def test_nobody_can_take_what_is_being_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A writer that took a claim between the look at it and its removal would lose its metadata."""
+    claimed, unclaimed = "capture_20261017_050000_000.jpg", "capture_20261017_060000_000.jpg"
+    for file in (f"{claimed}.json", f".{claimed}.tmp", f".{unclaimed}.tmp"):
+        (tmp_path / file).touch()
+    removed: list[str] = []
+    real = Path.unlink
+
+    def unlink(path: Path, missing_ok: bool = False) -> None:
+        name = path.name.removeprefix(".").removesuffix(".tmp").removesuffix(".json")
+        with (tmp_path / f"{name}.json").open("rb+") as claim, pytest.raises(BlockingIOError):
+            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        removed.append(path.name)
+        real(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    assert Captures(tmp_path).sweep() == 3
+    assert len(removed) == 4, "with the claim of the one that had none"
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_entry_that_cannot_be_removed_keeps_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for hour in range(3):
+        (tmp_path / f"capture_20261017_0{hour}0000_000.jpg.json").touch()
+    real = Path.unlink
+
+    def unlink(path: Path, missing_ok: bool = False) -> None:
+        if "_000000_" in path.name:
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        real(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    assert Captures(tmp_path).sweep() == 2
+    assert "Input/output error" in caplog.text
 
 
 def test_a_folder_that_is_not_there_yet_has_no_leftovers(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ import pytest
 from fastapi import FastAPI
 from PIL import Image
 
-from camdock.captures import Captures
+from camdock.captures import Captures, Opened
+from camdock.darkroom import PLACES
 from camdock.frame import jpeg_size
 from camdock.settings import Settings
-from tests.unit.rig import app_of, ask, live_camera
+from tests.unit.rig import Painter, app_of, ask, live_camera
 from tests.unit.test_captures import still
 
 DATA = bytes(range(256)) * 4
@@ -62,7 +64,7 @@ def test_an_unknown_camera_takes_none(served: FastAPI) -> None:
     assert ask(served, "/cameras/back/captures", "POST").json()["code"] == "camera_missing"
 
 
-def test_a_disk_that_is_full_is_said_and_loses_nothing(served: FastAPI, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_said(served: FastAPI, tmp_path: Path) -> None:
     blocked = app_of(live_camera(tmp_path)[0], captures=Captures(Path("/dev/full/captures")))
     answer = ask(blocked, "/capture", "POST")
     assert (answer.status_code, answer.json()["code"]) == (507, "storage_failed")
@@ -135,6 +137,37 @@ def test_what_one_has_already_is_not_sent_again(served: FastAPI) -> None:
     assert ask(served, PATH, headers={**halves, "If-Range": '"another"'}).content == DATA
 
 
+def test_a_head_tells_of_the_file_and_sends_none_of_it(served: FastAPI) -> None:
+    answer, whole = ask(served, PATH, "HEAD"), ask(served, PATH)
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert answer.headers == whole.headers
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE"])
+def test_another_one_than_meant_is_left_alone(served: FastAPI, captures: Captures, method: str) -> None:
+    tag = ask(served, PATH).headers["etag"]
+    answer = ask(served, PATH, method, headers={"If-Match": '"another"'})
+    assert (answer.status_code, answer.headers["etag"]) == (412, tag)
+    assert method == "HEAD" or answer.json()["code"] == "another_capture"
+    assert ask(served, PATH).content == DATA
+    assert ask(served, PATH, method, headers={"If-Match": f'"another", {tag}'}).status_code in (200, 204)
+
+
+def test_a_file_whose_answer_cannot_be_made_is_closed(
+    served: FastAPI, captures: Captures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = asyncio.run(captures.open(PATH.rpartition("/")[2]))
+    bad = replace(opened, etag='"\u2603"')
+
+    async def opening(_name: str) -> Opened:
+        return bad
+
+    monkeypatch.setattr(captures, "open", opening)
+    with pytest.raises(UnicodeEncodeError):
+        ask(served, PATH)
+    assert opened.file.closed
+
+
 def test_an_empty_file_is_one_too(served: FastAPI, captures: Captures) -> None:
     (captures.folder / "capture_20261018_010203_004.jpg").touch()
     answer = ask(served, "/captures/capture_20261018_010203_004.jpg")
@@ -175,6 +208,39 @@ def test_what_is_no_picture_has_no_thumbnail(served: FastAPI, captures: Captures
     added, _ = captures._add(still(data))
     with pytest.raises(ValueError, match=r"JPEG|decoded"):  # the pixels process makes image_unreadable of it
         ask(served, f"/captures/{added.filename}/thumbnail")
+
+
+def test_more_thumbnails_at_once_than_may_be_in_memory_are_refused_before_they_are_read(
+    tmp_path: Path, captures: Captures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    captures._add(still(picture("JPEG")))
+    served = app_of(live_camera(tmp_path)[0], captures=captures)
+    may, reads = asyncio.Event(), []
+    real = Painter.run
+
+    async def run(painter: Painter, operation: str, arguments: Any, data: bytes = b"", *, within_s: float) -> bytes:
+        reads.append(len(data))
+        await may.wait()
+        return await real(painter, operation, arguments, data, within_s=within_s)
+
+    monkeypatch.setattr(Painter, "run", run)
+
+    async def asking() -> list[httpx.Response]:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(served), base_url="http://localhost") as client:
+            first = [asyncio.create_task(client.get(f"{PATH}/thumbnail")) for _ in range(PLACES)]
+            refused = None
+            while refused is None or refused.status_code != 503:  # until every one of them has its place
+                one = asyncio.create_task(client.get(f"{PATH}/thumbnail?width=16"))
+                await asyncio.wait((one,), timeout=0.1)
+                refused = one.result() if one.done() else None
+                assert refused is None or refused.status_code == 503, refused.text
+                first += [] if one.done() else [one]
+            may.set()
+            return [refused, *await asyncio.gather(*first)]
+
+    refused, *others = asyncio.run(asking())
+    assert (refused.status_code, refused.json()["code"]) == (503, "too_many_pictures")
+    assert [one.status_code for one in others].count(200) == len(reads) == PLACES
 
 
 # --- deleting, and names that lead nowhere ----------------------------------------------------------------------------

@@ -60,7 +60,7 @@ def endpoints(folder: Path) -> set[str]:
         images.router(places, room, most_pixels=1),
         annotate.router(places, room, room, most_pixels=1, on=False, endpoint=""),
         metrics.router(cameras, sender, abi, "1"),
-        captures_api.router(cameras, Captures(folder), Painter(), "JPG", 95),
+        captures_api.router(cameras, Captures(folder), Darkroom(Painter()), "JPG", 95),
         compat.router(cameras, Captures(folder), "JPG", 95),
         compat.table_router(cameras, sender),
     )

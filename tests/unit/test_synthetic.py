@@ -20,6 +20,7 @@ from camdock.imaging import encode_jpeg
 from camdock.settings import Settings
 from camdock.source import Source
 from tests.tools.frames import read_number
+from tests.tools.pictures import exposure_of
 
 
 def card(options: str = "", first_seq: int = 1) -> Synthetic:
@@ -39,6 +40,14 @@ def shot(backend: Synthetic) -> Picture:
 def grey(picture: Picture) -> np.ndarray:
     """(H, W) as a viewer sees it, through JPEG."""
     return np.asarray(Image.open(io.BytesIO(encode_jpeg(picture, 80))).convert("L")).astype(int)
+
+
+def test_one_that_remembers_has_its_settings_in_its_next_process(tmp_path: Path) -> None:
+    options = f"in_flight=0&remembers={tmp_path / 'memory'}"
+    card(options).apply(Settings(exposure_us=777, gain=2.0))
+    again = card(options)
+    assert exposure_of(encode_jpeg(shot(again), 80)) == 777
+    assert again.apply(Settings()) == Settings(777, 2.0, False)
 
 
 # --- the number -------------------------------------------------------------------------------------------------------

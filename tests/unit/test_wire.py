@@ -115,6 +115,17 @@ def test_a_message_larger_than_the_buffer_arrives_and_small_ones_after_it(pipe: 
     assert pipe.push(packed(FRAME) * 3) == [FRAME] * 3
 
 
+def test_a_very_large_message_is_made_room_for_once_and_the_room_is_given_back(pipe: Pipe) -> None:
+    large = packed(Message(Kind.TAKEN, {}, bytes(wire.LARGEST_KEPT + 12_345)))
+    rooms = []
+    for at in range(0, len(large), PIPE_BYTES):
+        pipe.push(large[at : at + PIPE_BYTES])
+        rooms.append(len(pipe.unpacker._buffer))
+    assert set(rooms) == {PIPE_BYTES, len(large)}
+    assert pipe.push(packed(FRAME)) == [FRAME]
+    assert len(pipe.unpacker._buffer) == PIPE_BYTES
+
+
 @given(
     sent=st.lists(
         st.builds(

@@ -11,6 +11,7 @@ import pytest
 
 from camdock import wire
 from camdock.backends import SourceChanged
+from camdock.backends.relay import Relay
 from camdock.backends.synthetic import Synthetic
 from camdock.errors import SettingOutOfRange, SourceFailed
 from camdock.frame import Picture
@@ -19,6 +20,7 @@ from camdock.settings import Limits, Settings
 from camdock.source import Source
 from camdock.wire import Kind, Message
 from camdock.worker import Worker
+from tests.unit.rig import jpeg_of
 
 
 class Recording(Synthetic):
@@ -104,6 +106,9 @@ def test_its_own_settings_are_set_waited_for_told_and_taken_back(pipe: tuple[int
     assert backend.reads == answer["pictures"] == 4, "three that were on their way, and its own"
     assert answer["settings"] == {"exposure_us": 500, "gain": 2.0, "auto_exposure": False}
     assert backend.settings == Settings(10_000, 1.0, False)
+    assert answer["applied"] == {"exposure_us": 10_000, "gain": 1.0, "auto_exposure": False}, (
+        "what the device says then"
+    )
     assert len(backend.was_set) == 2
 
 
@@ -119,6 +124,24 @@ def test_a_picture_from_before_the_order_is_not_it(pipe: tuple[int, int]) -> Non
     backend = Recording()
     backend.old = 2
     assert taken(pipe, backend)["pictures"] == 3
+
+
+def test_pictures_that_waited_unstamped_are_not_it(pipe: tuple[int, int]) -> None:
+    backend = Recording()
+    backend.has_stamps = False  # their time is that of the read: those in the driver's queue look new
+    worker = started(pipe, backend)
+    assert [taken(pipe, backend, worker)["pictures"] for _ in range(2)] == [4, 4]
+
+
+def test_a_relay_s_still_is_none_that_came_before(pipe: tuple[int, int]) -> None:
+    relay = Relay(Source.parse("relay:http://camera.local/stream"))
+    old, *new = (jpeg_of(seed=number) for number in range(3))
+    relay.waiting, relay.size, relay.next_at, relay.drops = [old], (64, 48), 0.0, relay.drops
+    coming = iter(new)
+    relay._read_some = lambda: relay.waiting.append(next(coming))  # type: ignore[method-assign]
+    worker = Worker(pipe[1], Orders(-1))
+    worker.on_still(relay, Message(Kind.STILL, {"id": 5, "overrides": {}, "format": "JPG", "quality": 95}))
+    assert answer_in(pipe)["blob"] == new[1], "the first may have been on its way"
 
 
 def test_what_the_device_refuses_is_the_answer_and_half_of_it_is_undone(pipe: tuple[int, int]) -> None:

@@ -61,6 +61,7 @@ class Backend:
     """
 
     usual_settle_frames = 0  # where the source does not say
+    has_stamps = True  # whether captured_ns is when a picture was taken; else when it was read, and it may have waited
 
     def __init__(self, source: Source, first_seq: int = 1) -> None:
         self.source = source
@@ -117,7 +118,7 @@ class Chooser(Backend):
         self.inner, self.waits_for_camera = self._choose()
         self.looked_at = time.monotonic()
         self.drops, self.quality = self.inner.drops, self.inner.quality
-        self.settle_frames = self.inner.settle_frames
+        self.settle_frames, self.has_stamps = self.inner.settle_frames, self.inner.has_stamps
 
     def _choose(self) -> tuple[Backend, bool]:
         """The backend to be, not yet opened, and whether it stands in for a camera that may appear."""

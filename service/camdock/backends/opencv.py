@@ -35,6 +35,7 @@ class OpenCV(Backend):
     """One cv2.VideoCapture."""
 
     usual_settle_frames = 2  # a camera that was just opened has not found its exposure
+    has_stamps = False
 
     def open(self) -> Opened:
         target, options = self.source.target, self.source.options

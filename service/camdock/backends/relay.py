@@ -99,6 +99,9 @@ class Parts:
 class Relay(Backend):
     """One HTTP connection to a camera elsewhere."""
 
+    usual_settle_frames = 1  # the one that is on its way when a still is asked for
+    has_stamps = False
+
     def open(self) -> Opened:
         parts = urlsplit(self.source.target)
         self.host = host_of(self.source.target)
@@ -219,6 +222,10 @@ class Relay(Backend):
             if (size := jpeg_size(jpeg)) is not None:
                 self.size = size
             return Picture(self.size, time.monotonic_ns(), jpeg=jpeg)
+
+    def still(self, wait_s: float) -> Picture | None:
+        self.waiting.clear()
+        return self.read(wait_s)
 
     def close(self) -> None:
         if hasattr(self, "response"):

@@ -6,11 +6,13 @@ Runs in: the worker. Every test, the doctor and every demonstration share these 
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import signal
 import subprocess
 import time
 from collections import deque
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +63,14 @@ class Synthetic(Backend):
         self.format: str = options.get("format", "JPEG")
         self.count = 0
         self.settings = Settings(exposure_us=10_000, gain=1.0, auto_exposure=False)
+        self.memory = Path(options["remembers"]) if "remembers" in options else None
+        if self.memory is not None and self.memory.exists():
+            self.settings = Settings(**json.loads(self.memory.read_text()))
         self.in_flight: int | None = options.get("in_flight")
         # The exposures of the pictures on their way, the next one first.
-        self.exposures = deque([10_000] * ((self.in_flight or 0) + 1), maxlen=(self.in_flight or 0) + 1)
+        self.exposures = deque(
+            [self.settings.exposure_us or 0] * ((self.in_flight or 0) + 1), maxlen=(self.in_flight or 0) + 1
+        )
 
     def open(self) -> Opened:
         options = self.source.options
@@ -120,9 +127,11 @@ class Synthetic(Backend):
         self.settings = self.settings.changed(wanted.given())
         if self.settings.exposure_us is None:
             self.settings = Settings(10_000, self.settings.gain, self.settings.auto_exposure)
+        if self.memory is not None:
+            self.memory.write_text(json.dumps(asdict(self.settings)))
         return self.settings
 
-    def read(self, wait_s: float) -> Picture | None:
+    def _read_pixels(self, wait_s: float) -> Picture | None:
         self._fault()
         self._check_plugged()
         now = time.monotonic()
@@ -134,6 +143,10 @@ class Synthetic(Backend):
         self.due = max(self.due + 1 / self.fps, time.monotonic() - 1 / self.fps)
         return self._draw(time.monotonic_ns())
 
+    def read(self, wait_s: float) -> Picture | None:
+        picture = self._read_pixels(wait_s)
+        return self._delivered(picture) if picture is not None else None
+
     def still(self, wait_s: float) -> Picture | None:
         options = self.source.options
         if options.get("hang_still"):
@@ -142,7 +155,13 @@ class Synthetic(Backend):
             ctypes.string_at(0)
         if options.get("error_still"):
             raise SourceFailed("the synthetic camera was told to fail at stills", "take error_still out of the source")
-        return self.read(wait_s)
+        # Pixels, as a camera gives them that is asked for its best, unless it was made one that gives nothing but JPEG.
+        return self.read(wait_s) if options.get("format") == "JPEG" else self._read_pixels(wait_s)
+
+    def _delivered(self, picture: Picture) -> Picture:
+        if self.format != "JPEG":
+            return picture
+        return Picture(self.size, picture.captured_ns, jpeg=encode_jpeg(picture, self.quality))
 
     def _draw(self, captured_ns: int) -> Picture:
         number = self.first_seq + self.count
@@ -167,10 +186,7 @@ class Synthetic(Backend):
         levels[height * 3 // 4 : height * 5 // 6, sweep : sweep + 8] = 235
         if self.format == "RGB":
             return Picture(self.size, captured_ns, rgb=levels)
-        picture = Picture(self.size, captured_ns, planes=(levels, *self.chroma))
-        if self.format == "YUV420":
-            return picture
-        return Picture(self.size, captured_ns, jpeg=encode_jpeg(picture, self.quality))
+        return Picture(self.size, captured_ns, planes=(levels, *self.chroma))
 
     def _fault(self) -> None:
         """Fail if it is time to."""
