@@ -20,7 +20,9 @@ NONCES = 1024  # whose use is remembered
 BEHIND = 64  # requests that may overtake each other: a browser sends several at a time
 # MD5 because Home Assistant, requests and many cameras' clients know nothing else; what it protects is one request.
 ALGORITHMS = {"SHA-256": hashlib.sha256, "MD5": hashlib.md5}
-_FIELD = re.compile(r'([A-Za-z0-9*_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]*))')
+LONGEST = 4096  # characters of a header that is looked at; a client's own has some 300, and its address twice
+# Whoever knows no token chooses what this runs over: a name begins where none is, and nothing is read twice.
+_FIELD = re.compile(r'(?<![A-Za-z0-9*_-])([A-Za-z0-9*_-]{1,32}+)\s*+=\s*+(?:"((?:[^"\\]|\\.)*+)"?|([^\s,"]*+))')
 
 
 @dataclass(slots=True)
@@ -45,7 +47,9 @@ class _Used:
 
 
 def fields_of(text: str) -> dict[str, str]:
-    """The fields of an Authorization header behind the word Digest."""
+    """The fields of an Authorization header behind the word Digest; none where it is too long to be one."""
+    if len(text) > LONGEST:
+        return {}
     return {
         name.lower(): re.sub(r"\\(.)", r"\1", quoted) if quoted else bare for name, quoted, bare in _FIELD.findall(text)
     }

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from camdock.digest import BEHIND, NONCES, VALID_S, Digest, fields_of
+from camdock.digest import BEHIND, LONGEST, NONCES, VALID_S, Digest, fields_of
 
 TOKEN = "hunter2+hunter/2="
 
@@ -173,3 +174,20 @@ def test_the_example_of_the_rfc() -> None:
 def test_no_bytes_raise_or_open(data: bytes) -> None:
     digest, _ = made()
     assert digest.judge(data.decode("latin-1"), "GET", "/stream") == (None, False)
+
+
+@pytest.mark.parametrize("piece", ["a", "a=", 'a="', 'a="\\"', "a ", "a = ", ' ="', "a,", "a" * 31 + " "])
+def test_what_a_stranger_sends_is_read_in_a_moment(piece: str) -> None:
+    digest, _ = made()
+    for text in ((piece * 16_000)[:16_000], (piece * LONGEST)[:LONGEST]):
+        began = time.thread_time()
+        assert digest.judge(text, "GET", "/stream") == (None, False)
+        assert time.thread_time() - began < 0.05
+
+
+def test_a_header_is_as_long_as_a_client_with_a_long_address_needs() -> None:
+    digest, _ = made()
+    uri = "/images/process?operations=" + "x" * 3000
+    assert digest.judge(answer(nonce_of(digest), uri=uri), "GET", uri) == ("touch", False)
+    uri += "x" * 1500
+    assert digest.judge(answer(nonce_of(digest), uri=uri), "GET", uri) == (None, False)
