@@ -63,7 +63,7 @@ class Credentials:
                 self._tokens[Role.LOOK] = config.viewer_secret.get_secret_value().encode()
         self.asked = bool(self._tokens)
         self._cookie_s = config.login_days * DAY_S
-        self._digest = Digest({role.value: token for role, token in self._tokens.items()}, clock)
+        self._digest = Digest({role.value: token for role, token in self._tokens.items()})
 
     def role_of(self, token: bytes) -> Role | None:
         """What this token opens."""

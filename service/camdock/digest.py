@@ -13,6 +13,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 REALM = "camdock"
 VALID_S = 300.0
@@ -46,6 +47,19 @@ class _Used:
         return True
 
 
+def _boot() -> bytes:
+    """The kernel's name of this boot; empty where it has none."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_bytes()
+    except OSError:
+        return b""
+
+
+def _since_boot() -> float:
+    """Seconds, the same for all processes. No date: where that is put back, what was used before a restart is young."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 def fields_of(text: str) -> dict[str, str]:
     """The fields of an Authorization header behind the word Digest; none where it is too long to be one."""
     if len(text) > LONGEST:
@@ -61,11 +75,12 @@ class Digest:
     tokens  by what each of them opens
     """
 
-    def __init__(self, tokens: Mapping[str, bytes], clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, tokens: Mapping[str, bytes], clock: Callable[[], float] = _since_boot) -> None:
         self._tokens = dict(tokens)
         self._clock = clock
         # From the tokens: the processes of one service under gunicorn take each other's nonces.
-        self._key = hmac.digest(b"\0".join(self._tokens.values()), b"camdock digest nonce", "sha256")
+        # From the boot too, with which the clock begins anew: what was issued before would be young again.
+        self._key = hmac.digest(b"\0".join(self._tokens.values()), b"camdock digest nonce" + _boot(), "sha256")
         self._used: dict[str, _Used] = {}
         self._floor_ms = int(clock() * 1000)  # what was issued before that is not taken: it may have been used
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from camdock import digest as module
 from camdock.digest import BEHIND, LONGEST, NONCES, VALID_S, Digest, fields_of
 
 TOKEN = "hunter2+hunter/2="
@@ -136,6 +137,27 @@ def test_a_restart_takes_no_nonce_of_before_and_another_process_does() -> None:
     assert later.judge(answer(nonce, 2), "GET", "/stream") == (None, True)
     changed = Digest({"touch": b"another-token"}, clock)
     assert changed.judge(answer(nonce, 3), "GET", "/stream") == (None, False)
+
+
+def test_a_restart_with_the_date_put_back_takes_no_nonce_of_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = Digest({"touch": TOKEN.encode()})
+    captured = answer(nonce_of(first))
+    assert first.judge(captured, "GET", "/stream") == ("touch", False)
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    until = time.monotonic() + 0.005
+    while time.monotonic() < until:  # a nonce knows milliseconds
+        pass
+    later = Digest({"touch": TOKEN.encode()})
+    assert later.judge(captured, "GET", "/stream") == (None, True)
+    assert later.judge(answer(nonce_of(later)), "GET", "/stream") == ("touch", False)
+
+
+def test_another_boot_takes_no_nonce_of_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, clock = made()
+    nonce = nonce_of(first)
+    monkeypatch.setattr(module, "_boot", lambda: b"another")
+    later, _ = made(clock)
+    assert later.judge(answer(nonce), "GET", "/stream") == (None, True)
 
 
 def test_what_is_remembered_is_bounded_and_what_is_forgotten_is_never_taken_again() -> None:
