@@ -64,7 +64,7 @@ class Gate:
             await self._app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        self._proxies.settle(scope, headers)
+        self._proxies.settle(scope)
         answer = self._refuse(scope, headers)
         if answer is None:
             await self._app(scope, receive, _guarded(send))
