@@ -26,9 +26,7 @@ BOOT_ERROR = 3
 class Gunicorn(Asked):
     """`gunicorn camdock.asgi:app` on a free port."""
 
-    def __init__(
-        self, folder: Path, source: str, *arguments: str, bind: str = "127.0.0.1", **environment: str
-    ) -> None:
+    def __init__(self, folder: Path, source: str, *arguments: str, bind: str = "127.0.0.1", **environment: str) -> None:
         self.port = free_port()
         self.log_path = folder / f"gunicorn-{self.port}.log"
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("CAMDOCK_") and k != "WEB_CONCURRENCY"}

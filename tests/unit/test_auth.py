@@ -170,7 +170,8 @@ def test_without_a_token_configured_everybody_may_look(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(
-    "server", [("127.0.0.1", 8000), ("::1", 8000), ("::ffff:127.0.0.1", 8000), ("localhost", 80), ("/run/x", None), None]
+    "server",
+    [("127.0.0.1", 8000), ("::1", 8000), ("::ffff:127.0.0.1", 8000), ("localhost", 80), ("/run/x", None), None],
 )
 def test_without_a_token_configured_this_machine_may_look(
     monkeypatch: pytest.MonkeyPatch, server: tuple[str, int | None] | None

@@ -1,4 +1,4 @@
-"""What a stranger may do to the server's protocol, on a real socket. The rest of the door: tests/process/test_door.py."""
+"""What a stranger may do to the server's protocol, on a real socket. The rest: tests/process/test_door.py."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 
 
 def served(monkeypatch: pytest.MonkeyPatch, loop: Loop, *data: bytes) -> bytes:
-    """All that the server says until it closes; of these bytes each piece is sent behind an answer to the one before."""
+    """All that the server says until it closes; each piece is sent behind an answer to the one before."""
     monkeypatch.setattr(server, "HEAD_WITHIN_S", WITHIN_S)
 
     async def talk() -> bytes:
