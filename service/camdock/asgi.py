@@ -2,7 +2,10 @@
 
 Runs in: that server's process. Where to listen is the server's own affair; everything else is configured as always.
 Each of its processes is a service of its own, and a camera can be held by one of them only: where one is configured,
-the second process does not start.
+the second process does not start. Wrong tokens are counted in each process by itself.
+
+uvicorn believes X-Forwarded-For of whoever asks from loopback, before CAMDOCK_TRUSTED_PROXIES is looked at: switch that
+off with `--no-proxy-headers`, under gunicorn with FORWARDED_ALLOW_IPS="".
 """
 
 from __future__ import annotations

@@ -19,16 +19,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from camdock.attempts import Attempts, refusal
 from camdock.config import Config
 from camdock.credentials import Credentials, Proof, Role, tokens_in
+from camdock.digest import REALM
 from camdock.origins import SAFE_METHODS, is_foreign
 from camdock.problems import problem_response
-from camdock.proxies import Proxies, sender_of
+from camdock.proxies import Proxies, address_of, sender_of
 
 PUBLIC = frozenset(
     {"/health", "/health/live", "/health/ready", "/favicon.ico", "/docs", "/login", "/logout"}
     | {"/api/v1/health", "/api/v1/health/"}  # the table camera's, which tells no reasons
 )
 PUBLIC_BELOW = ("/web/",)
-_PARAMETER = re.compile(r"([?&;])([^=&;\s]*)=[^&;\s]*")
+_PARAMETER = re.compile(r"([?&;])([^?=&;\s]{0,64})=[^&;\s]*")  # a name ends: nothing is read twice
 # Pictures may be shown by any website, which cannot read them; whatever else is ours stays among ourselves.
 _PICTURES = (b"image/", b"multipart/x-mixed-replace")
 _ALWAYS = {b"x-content-type-options": b"nosniff", b"referrer-policy": b"no-referrer"}  # an address may have a token
@@ -53,6 +54,7 @@ class Gate:
         self._hosts = config.hosts
         self._origins = config.allowed_origins
         self._credentials = Credentials(config)
+        self._is_open = config.auth == "off"
         self._attempts = Attempts() if attempts is None else attempts
         self._proxies = Proxies(config.trusted_proxies)
 
@@ -62,7 +64,7 @@ class Gate:
             await self._app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        self._proxies.settle(scope, headers)
+        self._proxies.settle(scope)
         answer = self._refuse(scope, headers)
         if answer is None:
             await self._app(scope, receive, _guarded(send))
@@ -87,6 +89,8 @@ class Gate:
         sender = sender_of(scope)
         wait_s = self._attempts.wait_s(sender)
         proof = self._credentials.judge(headers, scope["query_string"], method, _target(scope), cookie_alone=wait_s > 0)
+        if not self._credentials.asked and not self._is_open and not _is_local(scope):
+            proof = Proof()  # where to listen was the affair of another server, which knows nothing of tokens
         if proof.wrong:
             self._attempts.was_wrong(sender, proof.tried, proof.wrong)
         scope.setdefault("state", {}).update(may_look=proof.role is not None, proof=proof)
@@ -94,6 +98,8 @@ class Gate:
         if proof.role is None and not is_public:
             if wait_s and (b"authorization" in headers or any(tokens_in(scope["query_string"]))):
                 return refusal(wait_s)
+            if not self._credentials.asked:
+                return _none_configured()
             return self._ask_for_token(headers, scope["query_string"], stale=proof.stale)
         if (is_change or _is_websocket(scope, headers)) and not proof.explicit and is_foreign(headers, self._origins):
             return problem_response(
@@ -140,6 +146,27 @@ class Gate:
         if path == "/":
             return "action" not in QueryParams(scope["query_string"])
         return path in PUBLIC or path.startswith(PUBLIC_BELOW)
+
+
+def _none_configured() -> Response:
+    return problem_response(
+        401,
+        "token_needed",
+        "A token is needed",
+        "this address can be reached from elsewhere, and no token is configured",
+        "set CAMDOCK_TOKEN, let the server listen on 127.0.0.1, or set CAMDOCK_AUTH=off if everybody who reaches this "
+        "port may look and touch",
+        {"WWW-Authenticate": f'Bearer realm="{REALM}"'},
+    )
+
+
+def _is_local(scope: Scope) -> bool:
+    """Whether the request came in where only this machine can ask: on loopback, or a socket in a folder."""
+    here = scope.get("server")
+    if not here or here[1] is None:  # (path, None): ASGI's way to say that it is a Unix socket
+        return True
+    address = address_of(here[0])
+    return here[0] == "localhost" if address is None else address.is_loopback
 
 
 def _target(scope: Scope) -> str:

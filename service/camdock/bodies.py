@@ -24,6 +24,7 @@ MOST_BYTES = 64 << 10  # of a body that is no upload
 MOST_FIELDS = 8
 AROUND_BYTES = 64 << 10  # of a form, beside its picture
 ARRIVED_WITHIN_S = 60.0
+SMALL_WITHIN_S = 10.0  # a body that is no upload
 FORM = b"multipart/form-data"
 
 
@@ -43,7 +44,9 @@ def _no_form(why: object) -> ImageUnreadable:
 
 
 class BodyLimit:
-    """Refuses with 413 what is longer than any request's body needs to be, but for the paths that take uploads.
+    """Refuses with 413 what is longer than any request's body needs to be, and with 408 what does not arrive.
+
+    But for the paths that take uploads, which have limits of their own.
 
     Raised inside the framework while it reads: an HTTPException passes there, any other becomes a 400.
     """
@@ -59,17 +62,30 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         left = self._most_bytes
+        due: float | None = asyncio.get_running_loop().time() + SMALL_WITHIN_S
 
         async def counted() -> Message:
-            nonlocal left
-            message = await receive()
+            nonlocal left, due
+            try:
+                async with asyncio.timeout_at(due):
+                    message = await receive()
+            except TimeoutError:
+                detail = f"the body did not arrive within {SMALL_WITHIN_S:g} s"
+                raise HTTPException(408, detail, {"Connection": "close"}) from None
+            if not message.get("more_body"):
+                due = None  # what is received from here on is that the client leaves
             left -= len(message.get("body", b""))
             if left < 0 or declared > self._most_bytes:
                 raise HTTPException(413, f"the body is larger than {self._most_bytes:,} bytes")
             return message
 
+        async def answering(message: Message) -> None:
+            nonlocal due
+            due = None  # a body that nobody reads is not waited for
+            await send(message)
+
         declared = _declared(dict(scope["headers"]).get(b"content-length", b""))
-        await self._app(scope, counted, send)
+        await self._app(scope, counted, answering)
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,7 @@ class Credentials:
                 self._tokens[Role.LOOK] = config.viewer_secret.get_secret_value().encode()
         self.asked = bool(self._tokens)
         self._cookie_s = config.login_days * DAY_S
-        self._digest = Digest({role.value: token for role, token in self._tokens.items()}, clock)
+        self._digest = Digest({role.value: token for role, token in self._tokens.items()})
 
     def role_of(self, token: bytes) -> Role | None:
         """What this token opens."""
@@ -89,8 +89,11 @@ class Credentials:
         kind, _, sent = headers.get(b"authorization", b"").partition(b" ")
         kind, sent = kind.lower(), sent.strip()
         wrong, tried = 0, ""
-        guesses = [("Bearer", sent)] if kind == b"bearer" else []
-        guesses += [("?token=", token) for token in tokens_in(query)]
+        guesses = [("Bearer", sent)] if kind == b"bearer" and sent else []
+        asked = dict.fromkeys(filter(None, tokens_in(query)))
+        guesses += [("?token=", token) for token in asked]
+        if len(asked) > 1:  # somebody tries a list: none is looked at, or one request would be thousands of attempts
+            return Proof(cookie, "cookie" if cookie else "", wrong=len(guesses), tried="?token=")
         guesses += [("Basic", sent)] if kind == b"basic" else []
         for by, guess in guesses:
             token = _password_in(guess) if by == "Basic" else guess

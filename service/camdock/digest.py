@@ -13,6 +13,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 REALM = "camdock"
 VALID_S = 300.0
@@ -20,7 +21,9 @@ NONCES = 1024  # whose use is remembered
 BEHIND = 64  # requests that may overtake each other: a browser sends several at a time
 # MD5 because Home Assistant, requests and many cameras' clients know nothing else; what it protects is one request.
 ALGORITHMS = {"SHA-256": hashlib.sha256, "MD5": hashlib.md5}
-_FIELD = re.compile(r'([A-Za-z0-9*_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]*))')
+LONGEST = 4096  # characters of a header that is looked at; a client's own has some 300, and its address twice
+# Whoever knows no token chooses what this runs over: a name begins where none is, and nothing is read twice.
+_FIELD = re.compile(r'(?<![A-Za-z0-9*_-])([A-Za-z0-9*_-]{1,32}+)\s*+=\s*+(?:"((?:[^"\\]|\\.)*+)"?|([^\s,"]*+))')
 
 
 @dataclass(slots=True)
@@ -44,8 +47,23 @@ class _Used:
         return True
 
 
+def _boot() -> bytes:
+    """The kernel's name of this boot; empty where it has none."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_bytes()
+    except OSError:
+        return b""
+
+
+def _since_boot() -> float:
+    """Seconds, the same for all processes. No date: where that is put back, what was used before a restart is young."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 def fields_of(text: str) -> dict[str, str]:
-    """The fields of an Authorization header behind the word Digest."""
+    """The fields of an Authorization header behind the word Digest; none where it is too long to be one."""
+    if len(text) > LONGEST:
+        return {}
     return {
         name.lower(): re.sub(r"\\(.)", r"\1", quoted) if quoted else bare for name, quoted, bare in _FIELD.findall(text)
     }
@@ -57,11 +75,12 @@ class Digest:
     tokens  by what each of them opens
     """
 
-    def __init__(self, tokens: Mapping[str, bytes], clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, tokens: Mapping[str, bytes], clock: Callable[[], float] = _since_boot) -> None:
         self._tokens = dict(tokens)
         self._clock = clock
         # From the tokens: the processes of one service under gunicorn take each other's nonces.
-        self._key = hmac.digest(b"\0".join(self._tokens.values()), b"camdock digest nonce", "sha256")
+        # From the boot too, with which the clock begins anew: what was issued before would be young again.
+        self._key = hmac.digest(b"\0".join(self._tokens.values()), b"camdock digest nonce" + _boot(), "sha256")
         self._used: dict[str, _Used] = {}
         self._floor_ms = int(clock() * 1000)  # what was issued before that is not taken: it may have been used
 

@@ -36,9 +36,10 @@ def router(credentials: Credentials, attempts: Attempts) -> APIRouter:
         if not credentials.asked:
             return _answer("touch", for_people)
         sender = sender_of(request.scope)
+        token = await _token_in(request)
+        # Behind the body: of requests that come together none has been judged while they wait for theirs.
         if wait_s := attempts.wait_s(sender):
             return RedirectResponse("login#wait", 303) if for_people else refusal(wait_s)
-        token = await _token_in(request)
         role = credentials.role_of(token) if token else None
         if role is None:
             if token:

@@ -34,27 +34,32 @@ class Proxies:
     def __init__(self, trusted: Sequence[Network]) -> None:
         self._trusted = tuple(trusted)
 
-    def settle(self, scope: MutableMapping[str, Any], headers: Mapping[bytes, bytes]) -> None:
+    def settle(self, scope: MutableMapping[str, Any]) -> None:
         """Put the far end's address and scheme into the scope.
 
         The last address of X-Forwarded-For that is none of ours: what stands before it, anybody can write.
         """
         if not self._trusted or not self._is_trusted(_peer(scope)):
             return
-        for text in reversed(headers.get(b"x-forwarded-for", b"").decode("latin-1").split(",")):
+        for text in reversed(_all(scope, b"x-forwarded-for").decode("latin-1").split(",")):
             address = address_of(text)
             if address is None:
                 break
             scope["client"] = (str(address), 0)
             if not self._is_trusted(address):
                 break
-        proto = headers.get(b"x-forwarded-proto", b"").rpartition(b",")[2].strip().lower()
+        proto = _all(scope, b"x-forwarded-proto").rpartition(b",")[2].strip().lower()
         if proto in (b"http", b"https"):
             secure = proto == b"https"
             scope["scheme"] = ("wss" if secure else "ws") if scope["type"] == "websocket" else proto.decode()
 
     def _is_trusted(self, address: Address | None) -> bool:
         return address is not None and any(address in network for network in self._trusted)
+
+
+def _all(scope: Mapping[str, Any], name: bytes) -> bytes:
+    """What a header says, in one line or in several: a proxy may add a line of its own (RFC 9110, section 5.3)."""
+    return b",".join(value for other, value in scope["headers"] if other == name)
 
 
 def _peer(scope: Mapping[str, Any]) -> Address | None:

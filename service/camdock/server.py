@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +18,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from camdock.systemd import Systemd
 
 DOOR = "camdock.door"
-LARGEST_HEAD = 64 << 10  # bytes; the parser has no limit of its own
+LARGEST_HEAD = 64 << 10  # bytes, and of whatever else is no body; the parser has no limit of its own
+MOST_WAITING = 16  # requests that wait for the answer to the one before them
 HEAD_WITHIN_S = 10.0  # from a head's first byte, or from the connection, to its last; uvicorn waits for ever
 
 
@@ -68,20 +70,31 @@ class DoorProtocol(HttpToolsProtocol):
 
     door: Door | None = None
     deaf = False  # garbage came behind a request: that one is answered, nothing more is read
-    unanswered: tuple[Door, ...] = ()
     head_bytes: int | None = None  # so many came of a head that is not whole
+    idle_bytes = 0  # so many came since the last that were of use: trailers, what stands behind a chunk's length
     head_due: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Somebody is there, and has something to ask."""
+        self.unanswered: deque[Door] = deque()
         super().connection_made(transport)
         self._expect_head()
 
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
-        self.head_bytes = 0
+        self.head_bytes = self.idle_bytes = 0
         self._expect_head()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header; what comes behind a body has passed nobody, and would stand in a head that has been judged."""
+        if self.head_bytes is not None:
+            super().on_header(name, value)
+
+    def on_body(self, body: bytes) -> None:
+        """Bytes of a body; how many there may be is up to whoever reads it."""
+        self.idle_bytes = 0
+        super().on_body(body)
 
     def _expect_head(self) -> None:
         self._no_head_due()
@@ -99,26 +112,40 @@ class DoorProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Put the door beside the request that has just been understood; its task runs later."""
         self.head_bytes = None
+        self.idle_bytes = 0
         self._no_head_due()
+        if len(self.pipeline) >= MOST_WAITING:
+            raise ValueError("too many requests wait")  # to the parser: it takes the rest for garbage
         before = self.cycle
         super().on_headers_complete()
         if self.cycle is not before:
             door = Door(self, self.cycle)
             extensions: dict[str, Any] = {DOOR: door}
             self.scope["extensions"] = extensions
-            self.unanswered = (*(other for other in self.unanswered if not other.answered), door)
+            while self.unanswered and self.unanswered[0].answered:
+                self.unanswered.popleft()
+            self.unanswered.append(door)
 
     def data_received(self, data: bytes) -> None:
-        """Ignore what a viewer still sends, and end a head that does not end."""
+        """Ignore what a viewer still sends, and end a head, or a body's frame, that does not end."""
         if self.door is not None or self.deaf:
             if self.door is not None and self.door.on_data is not None:
                 self.door.on_data(data)
             return
+        self.idle_bytes += len(data)
         super().data_received(data)
-        if self.head_bytes is not None and not self.transport.is_closing():
+        if self.transport.is_closing():
+            return
+        if self.head_bytes is not None:
             self.head_bytes += len(data)
             if self.head_bytes > LARGEST_HEAD:
                 self.send_400_response("The head of the request is too long.")
+        elif self.idle_bytes > LARGEST_HEAD:
+            self.transport.abort()
+        elif self.head_due is None and self.timeout_keep_alive_task is None and self._is_idle():
+            # uvicorn stops waiting for the next request at its first byte; an empty line, or more of a body that
+            # nobody reads, is no request, and nothing else would end this.
+            self._expect_head()
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """A client that has said all it wants to say still gets its answer; half a request gets none."""
@@ -135,6 +162,11 @@ class DoorProtocol(HttpToolsProtocol):
 
     def _unsupported_upgrade_warning(self) -> None:
         """An upgrade is ours to make (websocket.py), or is none: nothing to warn of."""
+
+    def _is_idle(self) -> bool:
+        """Whether all that was asked is answered."""
+        cycle: Any = self.cycle
+        return cycle is not None and cycle.response_complete
 
     def _is_last(self) -> bool:
         """Whether a whole request waits for its answer; the connection then closes behind that."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
@@ -24,14 +26,14 @@ BOOT_ERROR = 3
 class Gunicorn(Asked):
     """`gunicorn camdock.asgi:app` on a free port."""
 
-    def __init__(self, folder: Path, source: str, *arguments: str, **environment: str) -> None:
+    def __init__(self, folder: Path, source: str, *arguments: str, bind: str = "127.0.0.1", **environment: str) -> None:
         self.port = free_port()
         self.log_path = folder / f"gunicorn-{self.port}.log"
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("CAMDOCK_") and k != "WEB_CONCURRENCY"}
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-W", "ignore::DeprecationWarning", "-m", "gunicorn",
-                 "--bind", f"127.0.0.1:{self.port}",
+                 "--bind", f"{bind}:{self.port}",
                  "--worker-class", "uvicorn.workers.UvicornWorker", "--graceful-timeout", "2", *arguments,
                  "camdock.asgi:app"],
                 env={**inherited, "CAMDOCK_SOURCE": source, "CAMDOCK_STATE_DIR": str(folder / "state"),
@@ -56,9 +58,11 @@ class Gunicorn(Asked):
 
 
 @contextmanager
-def gunicorn(folder: Path, source: str, *arguments: str, **environment: str) -> Iterator[Gunicorn]:
+def gunicorn(
+    folder: Path, source: str, *arguments: str, bind: str = "127.0.0.1", **environment: str
+) -> Iterator[Gunicorn]:
     """A running one, ended behind the test."""
-    server = Gunicorn(folder, source, *arguments, **environment)
+    server = Gunicorn(folder, source, *arguments, bind=bind, **environment)
     try:
         yield server
     finally:
@@ -99,3 +103,15 @@ def test_a_reload_hands_the_device_on(tmp_path: Path) -> None:
         until(lambda: len(server.workers()) == 1 and server.workers() != before, 15, lambda: server.log)
         assert server.get("/health/live").status == 200
         assert server.process.poll() is None
+
+
+def test_without_a_token_it_is_open_to_this_machine_alone_wherever_it_listens(tmp_path: Path) -> None:
+    addresses = [one.address for each in psutil.net_if_addrs().values() for one in each if one.family == socket.AF_INET]
+    elsewhere = next(one for one in addresses if not one.startswith("127."))
+    with gunicorn(tmp_path, "synthetic:", bind="0.0.0.0") as server:
+        server.until_logged("camera: live")
+        assert server.get("/snapshot").status == 200
+        url = f"http://{elsewhere}:{server.port}"
+        for path, status in (("/snapshot", 401), ("/health", 200)):
+            # No Host of its own: with that one it would be misdirected, which whoever means harm avoids.
+            assert httpx.get(url + path, headers={"Host": "localhost"}).status_code == status, path

@@ -11,7 +11,7 @@ pins=$(mktemp)
 trap 'rm -f "$pins"' EXIT
 grep -v -i -E '^(fastapi|uvicorn|starlette|anyio|pydantic|pydantic-core|pydantic_core|pydantic-settings|schemathesis|starlette-testclient)==' \
   constraints.txt >"$pins"
-stamp=$place/.made-$(cat tests/testbed/oldest.txt constraints.txt pyproject.toml <("$python" -V) | cksum | cut -d ' ' -f 1)
+stamp=$place/.made-$(cat tests/testbed/oldest.sh tests/testbed/oldest.txt constraints.txt pyproject.toml <("$python" -V) | cksum | cut -d ' ' -f 1)
 
 if [ ! -f "$stamp" ]; then
   rm -rf "$place"
@@ -20,10 +20,10 @@ if [ ! -f "$stamp" ]; then
   unset PIP_CONSTRAINT
   "$place/bin/python" -m pip install -qq --disable-pip-version-check -c "$pins" numpy
   "$place/bin/python" -m pip install -qq --disable-pip-version-check -c "$pins" -r tests/testbed/oldest.txt -e '.[all]' \
-    pytest pytest-timeout psutil httpx
+    pytest pytest-timeout psutil httpx hypothesis
   touch "$stamp"
 fi
 "$place/bin/python" -m pip list 2>/dev/null | grep -E '^(fastapi|starlette|uvicorn|pydantic) ' | tr -s ' ' | paste -sd ';'
-exec "$place/bin/python" -m pytest -q -p no:cacheprovider tests/process/test_smoke.py tests/process/test_door.py \
+exec "$place/bin/python" -m pytest -q -p no:cacheprovider tests/process/test_smoke.py tests/process/test_door.py tests/unit/test_server.py \
   tests/process/test_images.py::test_a_photograph_comes_back_smaller_and_a_camera_can_be_measured \
   tests/process/test_images.py::test_what_is_longer_than_it_may_be_is_refused_before_it_comes

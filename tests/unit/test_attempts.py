@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-import pytest
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
 
+import httpx
+import pytest
+from fastapi import FastAPI
+from pydantic import SecretStr
+
+from camdock import login
 from camdock.attempts import ADDRESSES, MOST, WINDOW_S, Attempts, refusal
+from camdock.config import Config
+from camdock.credentials import Credentials
 
 
 class Clock:
@@ -65,3 +75,30 @@ def test_a_bounded_number_of_addresses_is_remembered_the_latest_ones() -> None:
 def test_the_refusal_says_how_long_to_wait() -> None:
     answer = refusal(17)
     assert (answer.status_code, answer.headers["retry-after"]) == (429, "17")
+
+
+def test_guesses_that_come_together_are_no_more_than_those_that_come_one_by_one() -> None:
+    config = Config.model_construct(
+        token=SecretStr("secret-token"), viewer_token=None, token_file=None, viewer_token_file=None, auth="on",
+        login_days=30.0,
+    )  # fmt: skip
+    app = FastAPI()
+    app.include_router(login.router(Credentials(config), Attempts(Clock())))
+
+    async def guess_together(count: int) -> Counter[int]:
+        here = asyncio.Semaphore(0)
+        everybody_is_here = asyncio.Event()
+
+        async def body() -> AsyncIterator[bytes]:
+            here.release()
+            await everybody_is_here.wait()
+            yield b"token=wrong-token"
+
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
+            asking = [asyncio.create_task(client.post("/login", content=body())) for _ in range(count)]
+            for _ in asking:
+                await here.acquire()
+            everybody_is_here.set()
+            return Counter([(await one).status_code for one in asking])
+
+    assert asyncio.run(guess_together(3 * MOST)) == {401: MOST, 429: 2 * MOST}

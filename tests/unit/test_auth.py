@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,6 +46,7 @@ def knock(
     host: str | None = "localhost",
     authorization: bytes | None = None,
     kind: str = "http",
+    server: tuple[str, int | None] | None = ("127.0.0.1", 8000),
 ) -> Answer:
     answer = Answer()
 
@@ -64,6 +66,7 @@ def knock(
     headers += [] if authorization is None else [(b"authorization", authorization)]
     extensions = {"websocket.http.response": {}}
     scope = {"type": kind, "path": path, "query_string": query, "headers": headers, "extensions": extensions}
+    scope["server"] = server
     asyncio.run(Gate(app, config)(scope, receive, send))
     return answer
 
@@ -166,6 +169,30 @@ def test_without_a_token_configured_everybody_may_look(monkeypatch: pytest.Monke
     assert knock(config_of(monkeypatch), authorization=b"Bearer whatever").may_look is True
 
 
+@pytest.mark.parametrize(
+    "server",
+    [("127.0.0.1", 8000), ("::1", 8000), ("::ffff:127.0.0.1", 8000), ("localhost", 80), ("/run/x", None), None],
+)
+def test_without_a_token_configured_this_machine_may_look(
+    monkeypatch: pytest.MonkeyPatch, server: tuple[str, int | None] | None
+) -> None:
+    assert knock(config_of(monkeypatch), server=server).may_look is True
+
+
+@pytest.mark.parametrize("server", [("192.0.2.2", 8000), ("::ffff:192.0.2.2", 8000), ("2001:db8::1", 1), ("cam", 80)])
+def test_without_a_token_configured_nobody_else_may_wherever_the_server_listens(
+    monkeypatch: pytest.MonkeyPatch, server: tuple[str, int | None]
+) -> None:
+    answer = knock(config_of(monkeypatch), server=server)
+    assert (answer.let_through, answer.status) == (False, 401)
+    assert "CAMDOCK_TOKEN" in json.loads(answer.body)["hint"]
+    assert knock(config_of(monkeypatch), "/health", server=server).may_look is False
+    assert knock(config_of(monkeypatch, CAMDOCK_AUTH="off"), server=server).may_look is True
+    assert knock(
+        config_of(monkeypatch, CAMDOCK_TOKEN=TOKEN), authorization=f"Bearer {TOKEN}".encode(), server=server
+    ).may_look
+
+
 def test_auth_off_makes_the_token_meaningless(monkeypatch: pytest.MonkeyPatch) -> None:
     assert knock(config_of(monkeypatch, CAMDOCK_TOKEN=TOKEN, CAMDOCK_AUTH="off")).may_look is True
 
@@ -179,7 +206,6 @@ def test_auth_off_makes_the_token_meaningless(monkeypatch: pytest.MonkeyPatch) -
         (b"token=hunter2%2Bhunter%2F2%3D", None),
         (b"frames=1&token=hunter2%2Bhunter/2=", None),
         (b"token=hunter2+hunter/2=", None),  # as it stands in the configuration, nothing encoded
-        (b"token=wrong&token=hunter2%2Bhunter/2=", None),
         (b"token=hunter2%2Bhunter/2=", b"Basic dXNlcjpwYXNz"),
         (b"token=wrong-token", f"Bearer {TOKEN}".encode()),
     ],
@@ -213,6 +239,7 @@ def test_the_token_opens(monkeypatch: pytest.MonkeyPatch, query: bytes, authoriz
         (b"TOKEN=hunter2%2Bhunter/2=", None),
         (b"action=hunter2%2Bhunter/2=", None),
         (b"token=***", None),
+        (b"token=wrong&token=hunter2%2Bhunter/2=", None),
     ],
 )
 def test_anything_else_does_not_open(
@@ -339,3 +366,11 @@ def test_records_that_are_not_text_pass_unharmed() -> None:
     assert logged(42) == "42"
     assert logged("%d %s", 7, None) == "7 None"
     assert logged("%(a)s", {"a": 1}) == "1"
+
+
+def test_a_long_line_is_logged_in_a_moment() -> None:
+    began = time.thread_time()
+    for piece in ("?", "&x", "?x"):
+        logged("GET /" + piece * 20_000)
+    assert logged("GET /" + "?" * 100 + "token=secret") == "GET /" + "?" * 100 + "token=***"
+    assert time.thread_time() - began < 0.5

@@ -144,6 +144,22 @@ def test_a_picture_that_does_not_arrive_is_not_waited_for(monkeypatch: pytest.Mo
     refused(408, "upload_too_slow", content=stuck(), headers=IMAGE)
 
 
+@pytest.mark.parametrize("kind", ["application/json", "text/plain"])
+def test_any_other_body_that_does_not_arrive_is_not_waited_for_either(
+    monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(bodies, "SMALL_WITHIN_S", 0.05)
+
+    async def trickling() -> AsyncIterator[bytes]:
+        for _ in range(500):
+            yield b" "
+            await asyncio.sleep(0.01)
+
+    headers = {"Content-Type": kind}
+    said = refused(408, "request_timeout", path="/json", method="PUT", content=trickling(), headers=headers)
+    assert "did not arrive within 0.05 s" in said
+
+
 def test_any_other_body_is_small() -> None:
     longest = bodies.MOST_BYTES - len('{"text":""}')
     assert sent("/json", "PUT", json={"text": "x" * longest}) == (200, longest)

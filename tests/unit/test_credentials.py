@@ -51,6 +51,7 @@ def judged(authorization: bytes = b"", query: bytes = b"", cookie: str = "", **m
         (basic(VIEWERS, user=""), b"", Role.LOOK, False),
         (b"basic " + basic(TOKEN)[6:], b"", Role.TOUCH, False),
         (basic("wrong-token"), b"token=for-viewers", Role.LOOK, True),
+        (b"", b"token=&token=for-viewers&token=for-viewers", Role.LOOK, True),  # a client that says it twice
     ],
 )
 def test_each_way_opens_what_its_token_opens(authorization: bytes, query: bytes, role: Role, explicit: bool) -> None:
@@ -70,6 +71,10 @@ def test_each_way_opens_what_its_token_opens(authorization: bytes, query: bytes,
         (b"Basic " + base64.b64encode(TOKEN.encode()), b"", 1),  # a password of "hunter/2+" alone
         (b"Digest username=x", b"", 1),
         (b"Bearer one-guess", b"token=another&token=third", 3),
+        (b"", b"token=another&token=hunter2:hunter/2%2B", 2),  # a list: none of it is looked at
+        (b"", b"token=hunter2:hunter/2%2B&token=another", 2),
+        (f"Bearer {TOKEN}".encode(), b"token=another&token=third", 3),
+        (b"", b"&".join(b"token=%d" % number for number in range(3000)), 3000),
         (b"NTLM xyz", b"", 0),
     ],
 )

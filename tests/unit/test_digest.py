@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from camdock.digest import BEHIND, NONCES, VALID_S, Digest, fields_of
+from camdock import digest as module
+from camdock.digest import BEHIND, LONGEST, NONCES, VALID_S, Digest, fields_of
 
 TOKEN = "hunter2+hunter/2="
 
@@ -137,6 +139,27 @@ def test_a_restart_takes_no_nonce_of_before_and_another_process_does() -> None:
     assert changed.judge(answer(nonce, 3), "GET", "/stream") == (None, False)
 
 
+def test_a_restart_with_the_date_put_back_takes_no_nonce_of_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = Digest({"touch": TOKEN.encode()})
+    captured = answer(nonce_of(first))
+    assert first.judge(captured, "GET", "/stream") == ("touch", False)
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    until = time.monotonic() + 0.005
+    while time.monotonic() < until:  # a nonce knows milliseconds
+        pass
+    later = Digest({"touch": TOKEN.encode()})
+    assert later.judge(captured, "GET", "/stream") == (None, True)
+    assert later.judge(answer(nonce_of(later)), "GET", "/stream") == ("touch", False)
+
+
+def test_another_boot_takes_no_nonce_of_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, clock = made()
+    nonce = nonce_of(first)
+    monkeypatch.setattr(module, "_boot", lambda: b"another")
+    later, _ = made(clock)
+    assert later.judge(answer(nonce), "GET", "/stream") == (None, True)
+
+
 def test_what_is_remembered_is_bounded_and_what_is_forgotten_is_never_taken_again() -> None:
     digest, clock = made()
     nonces = []
@@ -173,3 +196,20 @@ def test_the_example_of_the_rfc() -> None:
 def test_no_bytes_raise_or_open(data: bytes) -> None:
     digest, _ = made()
     assert digest.judge(data.decode("latin-1"), "GET", "/stream") == (None, False)
+
+
+@pytest.mark.parametrize("piece", ["a", "a=", 'a="', 'a="\\"', "a ", "a = ", ' ="', "a,", "a" * 31 + " "])
+def test_what_a_stranger_sends_is_read_in_a_moment(piece: str) -> None:
+    digest, _ = made()
+    for text in ((piece * 16_000)[:16_000], (piece * LONGEST)[:LONGEST]):
+        began = time.thread_time()
+        assert digest.judge(text, "GET", "/stream") == (None, False)
+        assert time.thread_time() - began < 0.05
+
+
+def test_a_header_is_as_long_as_a_client_with_a_long_address_needs() -> None:
+    digest, _ = made()
+    uri = "/images/process?operations=" + "x" * 3000
+    assert digest.judge(answer(nonce_of(digest), uri=uri), "GET", uri) == ("touch", False)
+    uri += "x" * 1500
+    assert digest.judge(answer(nonce_of(digest), uri=uri), "GET", uri) == (None, False)

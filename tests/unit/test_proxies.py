@@ -14,8 +14,9 @@ TRUSTED = Proxies([ip_network("127.0.0.1"), ip_network("10.0.0.0/8"), ip_network
 
 def settled(client: Any, forwarded: str = "", proto: str = "", proxies: Proxies = TRUSTED, kind: str = "http") -> Any:
     scope: dict[str, Any] = {"type": kind, "client": client, "scheme": "http" if kind == "http" else "ws"}
-    headers = {b"x-forwarded-for": forwarded.encode(), b"x-forwarded-proto": proto.encode()}
-    proxies.settle(scope, {name: value for name, value in headers.items() if value})
+    said = ((b"x-forwarded-for", forwarded), (b"x-forwarded-proto", proto))
+    scope["headers"] = [(name, line.encode()) for name, lines in said for line in lines.split("|") if line]
+    proxies.settle(scope)
     return scope
 
 
@@ -32,6 +33,8 @@ def settled(client: Any, forwarded: str = "", proto: str = "", proxies: Proxies 
         ("127.0.0.1", "2001:db8::7", "2001:db8::/64"),
         ("127.0.0.1", "203.0.113.7, rubbish", "127.0.0.1"),
         ("127.0.0.1", "", "127.0.0.1"),
+        ("127.0.0.1", "198.51.100.1|203.0.113.7|10.1.2.3", "203.0.113.7"),  # each in a line of its own
+        ("127.0.0.1", "203.0.113.7|rubbish", "127.0.0.1"),
         ("203.0.113.9", "198.51.100.1", "203.0.113.9"),  # no proxy of ours
     ],
 )
