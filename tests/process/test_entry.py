@@ -28,7 +28,7 @@ from tests.tools.upstream import upstream
 
 TOKEN = "tok-3n-of-the+tests"
 SLOW = pytest.mark.slow  # each start of the program is 0.4 s of a core; the words are the unit tests' matter
-PUBLIC = ("/", "/health", "/health/live", "/health/ready", "/favicon.ico", "/docs", "/web/app.js")
+PUBLIC = ("/", "/health", "/health/live", "/health/ready", "/api/v1/health/", "/favicon.ico", "/docs", "/web/app.js")
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
