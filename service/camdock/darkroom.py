@@ -77,8 +77,8 @@ class Darkroom:
     async def process(self, picture: bytes, arguments: Mapping[str, Any]) -> bytes:
         """The output of the operation for one picture.
 
-        raises  what the operation raises, DriverMissing, PixelsUnavailable; ImageUnreadable, PictureTookTooLong when the process dies or
-                hangs over it; TooManyPictures when its turn did not come
+        raises  what the operation raises, DriverMissing, PixelsUnavailable; ImageUnreadable, PictureTookTooLong when
+                the process dies or hangs over it; TooManyPictures when its turn did not come
         """
         try:
             async with asyncio.timeout(WAIT_WITHIN_S):

@@ -164,5 +164,6 @@ class Pixels:
 
 def _unavailable(error: CameraError) -> PixelsUnavailable:
     return PixelsUnavailable(
-        f"the process that works on pictures does not start: {error.message}", error.hint or "the log has its last words"
+        f"the process that works on pictures does not start: {error.message}",
+        error.hint or "the log has its last words",
     )
