@@ -86,7 +86,8 @@ def build(config: Config) -> FastAPI:
     captures = Captures(
         config.captures_path, max_bytes=config.captures_max_bytes, max_age_days=config.captures_max_age_days
     )
-    sender = Sender(send_timeout_s=config.send_timeout_s)
+    wait_s = config.send_timeout_s
+    sender = Sender(send_timeout_s=wait_s)
     app = FastAPI(
         title="Camdock",
         version=camdock.__version__,
@@ -100,7 +101,7 @@ def build(config: Config) -> FastAPI:
     app.include_router(stream.router(cameras, sender))
     app.include_router(websocket.router(cameras, sender))
     places = images.Places(cameras, captures, config.upload_max_bytes)
-    app.include_router(images.router(places, room, most_pixels=config.upload_max_pixels))
+    app.include_router(images.router(places, room, most_pixels=config.upload_max_pixels, send_timeout_s=wait_s))
     app.include_router(
         annotate.router(
             places, room, cloud,
@@ -110,7 +111,7 @@ def build(config: Config) -> FastAPI:
     kept_as = config.image_format, config.image_quality
     app.include_router(compat.router(cameras, captures, *kept_as))  # /captures/list is no capture's name: it goes first
     app.include_router(compat.table_router(cameras, sender))
-    app.include_router(captures_api.router(cameras, captures, thumbnails, *kept_as))
+    app.include_router(captures_api.router(cameras, captures, thumbnails, *kept_as, send_timeout_s=wait_s))
     app.include_router(metrics.router(cameras, sender, abi, camdock.__version__, config.settings_path("").parent))
     attempts = Attempts()
     app.include_router(login.router(Credentials(config), attempts))

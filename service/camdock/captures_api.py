@@ -26,10 +26,10 @@ from camdock.problems import documented, problem_response
 from camdock.recipe import WholeOrNone
 from camdock.rendition import DEFAULT_QUALITY
 from camdock.settings import Settings
+from camdock.slices import SLICE, Slices
 from camdock.stream import CameraName, HeightQuery, WidthQuery, find
 from camdock.wire import LARGEST_BLOB
 
-CHUNK = 1 << 18
 PAGE = 100  # captures, where nothing is said
 THUMBNAIL = 320  # pixels, where nothing is said
 # A capture never changes, and is for its owner: browsers keep it, proxies do not, and ask whether it is still there.
@@ -86,27 +86,32 @@ class CaptureList(BaseModel):
 
 
 class FileSlice(Response):
-    """A file or a part of it, read in threads, a quarter of a megabyte at a time; closes it whatever happens."""
+    """A file or a part of it, read in threads, a slice at a time; closes it whatever happens."""
 
-    def __init__(self, opened: Opened, begin: int, length: int, status: int, headers: Mapping[str, str]) -> None:
+    def __init__(
+        self, opened: Opened, begin: int, length: int, status: int, headers: Mapping[str, str], send_timeout_s: float
+    ) -> None:
         super().__init__(None, status, dict(headers), opened.media_type)
         self.headers["Content-Length"] = str(length)
         self._opened, self._begin, self._length = opened, begin, length
+        self._send_timeout_s = send_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it."""
         file, left = self._opened.file, self._length if scope["method"] == "GET" else 0
         try:
-            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            slices = Slices(scope, send, self._send_timeout_s)
+            await slices.send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             file.seek(self._begin)
             while left:
-                data = await asyncio.to_thread(file.read, min(CHUNK, left))
+                data = await asyncio.to_thread(file.read, min(SLICE, left))
                 if not data:  # made shorter by somebody: what was promised cannot be kept
                     raise OSError(f"{file.name} became shorter while it was read")
                 left -= len(data)
-                await send({"type": "http.response.body", "body": data, "more_body": bool(left)})
+                if not await slices.send({"type": "http.response.body", "body": data, "more_body": bool(left)}):
+                    return
             if not self._length or scope["method"] == "HEAD":
-                await send({"type": "http.response.body", "body": b"", "more_body": False})
+                await slices.send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
             await asyncio.to_thread(file.close)
 
@@ -144,9 +149,9 @@ def _not_that(etag: str) -> Response:
     )
 
 
-def _answer(request: Request, opened: Opened) -> Response:
+def _answer(request: Request, opened: Opened, send_timeout_s: float) -> Response:
     try:
-        answer = _answer_open(request, opened)
+        answer = _answer_open(request, opened, send_timeout_s)
     except BaseException:
         opened.file.close()
         raise
@@ -155,7 +160,7 @@ def _answer(request: Request, opened: Opened) -> Response:
     return answer
 
 
-def _answer_open(request: Request, opened: Opened) -> Response:
+def _answer_open(request: Request, opened: Opened, send_timeout_s: float) -> Response:
     if _is_another(request, opened.etag):
         return _not_that(opened.etag)
     headers = {**KEPT, "ETag": opened.etag, "Accept-Ranges": "bytes"}
@@ -171,10 +176,10 @@ def _answer_open(request: Request, opened: Opened) -> Response:
                 headers={**headers, "Content-Range": f"bytes */{opened.size_bytes}"},
             )  # fmt: skip
     if asked is None:
-        return FileSlice(opened, 0, opened.size_bytes, 200, headers)
+        return FileSlice(opened, 0, opened.size_bytes, 200, headers, send_timeout_s)
     begin, length = asked
     headers["Content-Range"] = f"bytes {begin}-{begin + length - 1}/{opened.size_bytes}"
-    return FileSlice(opened, begin, length, 206, headers)
+    return FileSlice(opened, begin, length, 206, headers, send_timeout_s)
 
 
 CaptureName = Annotated[
@@ -188,7 +193,13 @@ FILE_RESPONSES: dict[int | str, dict[str, Any]] = {
 
 
 def router(
-    cameras: dict[str, Camera], captures: Captures, thumbnails: Darkroom, image_format: str, image_quality: int
+    cameras: dict[str, Camera],
+    captures: Captures,
+    thumbnails: Darkroom,
+    image_format: str,
+    image_quality: int,
+    *,
+    send_timeout_s: float,
 ) -> APIRouter:
     """Everything about captures that is ours."""
     routes = APIRouter(tags=["captures"])
@@ -233,7 +244,7 @@ def router(
     )  # fmt: skip
     async def one_capture(request: Request, filename: CaptureName) -> Response:
         """The file as it was saved. Knows Range, If-Range, If-Match and If-None-Match; its ETag is its SHA-256."""
-        return _answer(request, await captures.open(filename))
+        return _answer(request, await captures.open(filename), send_timeout_s)
 
     @routes.get(
         "/captures/{filename}/thumbnail", summary="A small picture of it", response_class=Response,

@@ -137,7 +137,10 @@ class Config(BaseSettings):
     )  # fmt: skip
     open_timeout_s: float = Field(5.0, ge=0.5, le=300, description="seconds a source may take to open")
     send_timeout_s: float = Field(
-        10.0, ge=0.5, le=3600, description="seconds a viewer may have no room before it is dropped"
+        10.0,
+        ge=0.5,
+        le=3600,
+        description="seconds a viewer, or who asked for a file, may take nothing before it is dropped",
     )
     upload_max_bytes: int = Field(
         20_000_000, ge=1000, le=100_000_000, description="bytes of a picture that is sent to POST /images/process"

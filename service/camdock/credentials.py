@@ -102,10 +102,12 @@ class Credentials:
             if token:
                 wrong, tried = wrong + 1, by
         if kind == b"digest":
-            opens, stale = self._digest.judge(sent.decode("latin-1"), method, target)
+            fields = sent.decode("latin-1")
+            opens, stale = self._digest.judge(fields, method, target)
             if opens or stale:
                 return Proof(Role(opens) if opens else cookie, "Digest" if opens else "cookie", stale=stale)
-            wrong, tried = wrong + 1, "Digest"
+            if self._digest.is_guess(fields, method):
+                wrong, tried = wrong + 1, "Digest"
         return Proof(cookie, "cookie" if cookie else "", wrong=wrong, tried=tried)
 
     # --- the cookie -----------------------------------------------------------------------------------------------

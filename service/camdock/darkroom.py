@@ -18,8 +18,8 @@ WITHIN_S = 10.0  # one picture, from its first operation to its last
 WAIT_WITHIN_S = 20.0  # for its turn
 REST_S = 30.0
 NICE = 10
-# Python, NumPy and their threads' stacks, then four copies of a picture of four bytes a pixel: a rotation has two, its
-# conversions another.
+# On top of Python and NumPy, which have a thread for each processor: what libraries take when first used, then four
+# copies of a picture of four bytes a pixel: a rotation has two, its conversions another.
 MEMORY_BYTES, MEMORY_PER_PIXEL = 512 << 20, 16
 
 
@@ -77,8 +77,8 @@ class Darkroom:
     async def process(self, picture: bytes, arguments: Mapping[str, Any]) -> bytes:
         """The output of the operation for one picture.
 
-        raises  what the operation raises, DriverMissing; ImageUnreadable, PictureTookTooLong when the process dies or
-                hangs over it; TooManyPictures when its turn did not come
+        raises  what the operation raises, DriverMissing, PixelsUnavailable; ImageUnreadable, PictureTookTooLong when
+                the process dies or hangs over it; TooManyPictures when its turn did not come
         """
         try:
             async with asyncio.timeout(WAIT_WITHIN_S):

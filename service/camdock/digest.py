@@ -97,17 +97,36 @@ class Digest:
         target  path and query as the client sent them
         """
         fields = fields_of(text)
+        if re.sub(r"^https?://[^/]*", "", fields.get("uri", "")) != target:
+            return None, False
+        opens = self._proven(fields, method)
+        if opens is None:
+            return None, False
+        return (opens, False) if self._take(fields["nonce"], int(fields["nc"], 16)) else (None, True)
+
+    def is_guess(self, text: str, method: str) -> bool:
+        """Whether what opened nothing was an attempt at a token.
+
+        A right proof for another address is none, a proxy may have taken a prefix off; nor is a way of Digest that is
+        not spoken here (auth-int, sessions, that of RFC 2069), of which nothing is compared.
+        """
+        fields = fields_of(text)
+        if any(not fields.get(name) for name in ("nonce", "uri", "response")):
+            return True
+        spoken = fields.get("algorithm", "MD5").upper() in ALGORITHMS and fields.get("qop", "").lower() == "auth"
+        return spoken and self._proven(fields, method) is None
+
+    def _proven(self, fields: Mapping[str, str], method: str) -> str | None:
+        """What the token opens that these fields prove, for whatever address they name."""
         try:
             algorithm = ALGORITHMS[fields.get("algorithm", "MD5").upper()]
             nonce, count, uri = fields["nonce"], fields["nc"], fields["uri"]
             if not re.fullmatch(r"[0-9a-fA-F]{8}", count) or fields["qop"].lower() != "auth":
-                return None, False
+                return None
             middle = f":{nonce}:{count}:{fields['cnonce']}:auth:"
             user, response = fields["username"], fields["response"].lower()
         except KeyError:
-            return None, False
-        if re.sub(r"^https?://[^/]*", "", uri) != target:
-            return None, False
+            return None
 
         def hashed(data: bytes) -> str:
             return algorithm(data, usedforsecurity=False).hexdigest()
@@ -119,9 +138,7 @@ class Digest:
             proof = hashed((first + middle + wanted).encode("latin-1"))
             if hmac.compare_digest(proof.encode(), response.encode("latin-1")):
                 opens = what
-        if opens is None:
-            return None, False
-        return (opens, False) if self._take(nonce, int(count, 16)) else (None, True)
+        return opens
 
     def _issue(self) -> str:
         stamp = f"{max(int(self._clock() * 1000), self._floor_ms):x}.{secrets.token_hex(8)}"

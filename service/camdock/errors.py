@@ -23,6 +23,7 @@ CameraError                 code                    HTTP  retry
 ├── UploadTooSlow           upload_too_slow         408
 ├── UploadUnsupported       upload_unsupported      415         none of the kinds of pictures that are taken
 ├── TooManyPictures         too_many_pictures       503   yes   as many pictures are being worked on as may be
+├── PixelsUnavailable       pixels_unavailable      503   yes   who works on pictures does not start: no picture's fault
 ├── StorageFailed           storage_failed          507         cannot be written: permissions, read-only
 │   └── StorageFull         storage_full            507
 ├── TooManyRenditions       too_many_renditions     429   yes   other sizes and rates of a camera: four at a time
@@ -206,6 +207,14 @@ class TooManyPictures(CameraError):
     code = "too_many_pictures"
     http_status = 503
     summary = "Too many pictures at a time"
+
+
+class PixelsUnavailable(CameraError):
+    """The process that works on pictures does not start. No picture has anything to do with that."""
+
+    code = "pixels_unavailable"
+    http_status = 503
+    summary = "Nobody to work on pictures"
 
 
 class StorageFailed(CameraError):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
@@ -24,6 +25,7 @@ from camdock.darkroom import Darkroom
 from camdock.errors import UploadTooLarge, UploadUnsupported
 from camdock.problems import documented
 from camdock.recipe import LONGEST_JSON, MOST_OPERATIONS, OPERATIONS, RECIPE, Operation, name_of
+from camdock.slices import Held
 from camdock.stream import find
 
 PATH = "/images/process"
@@ -195,7 +197,7 @@ class Places:
             return bytes(await run_in_threadpool(file.read))
 
 
-def router(places: Places, darkroom: Darkroom, *, most_pixels: int) -> APIRouter:
+def router(places: Places, darkroom: Darkroom, *, most_pixels: int, send_timeout_s: float) -> APIRouter:
     """The pictures that people send."""
     routes = APIRouter(tags=["images"])
 
@@ -224,7 +226,8 @@ def router(places: Places, darkroom: Darkroom, *, most_pixels: int) -> APIRouter
         JPEG, PNG, WebP, TIFF and BMP, whatever the request calls them; of several pages the first. Pictures are put
         upright by their Exif orientation; no other metadata is in the answer. What is transparent becomes white.
         """
-        with darkroom.place():
+        with ExitStack() as held:
+            held.enter_context(darkroom.place())
             upload = await places.chosen(request, camera, capture)
             asked = request.query_params.get("operations")
             if upload.operations is not None and asked is not None:
@@ -233,8 +236,9 @@ def router(places: Places, darkroom: Darkroom, *, most_pixels: int) -> APIRouter
             picture = upload.picture or b""
             arguments = {"kind": kind_of(picture), "steps": steps, "answer": answer, "most_pixels": most_pixels}
             output = await darkroom.process(picture, arguments)
-        written = steps[-1]["format"] if steps and steps[-1]["op"] == "encode" else "jpeg"
-        media_type = "application/json" if answer == "measurements" else f"image/{written}"
-        return Response(output, media_type=media_type, headers=NO_STORE)
+            written = steps[-1]["format"] if steps and steps[-1]["op"] == "encode" else "jpeg"
+            media_type = "application/json" if answer == "measurements" else f"image/{written}"
+            # Its place is kept: an answer that nobody takes is as much memory as a picture that is worked on.
+            return Held(output, media_type, dict(NO_STORE), held.pop_all(), send_timeout_s)
 
     return routes

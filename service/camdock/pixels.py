@@ -13,7 +13,15 @@ from typing import Any, NoReturn
 
 from camdock import wire
 from camdock.child import Child
-from camdock.errors import CameraError, DriverMissing, ImageUnreadable, SourceStalled, from_code
+from camdock.errors import (
+    CameraError,
+    DriverMissing,
+    ImageUnreadable,
+    PixelsUnavailable,
+    SourceStalled,
+    WorkerDied,
+    from_code,
+)
 from camdock.guard import Guard
 from camdock.wire import Kind, Message
 
@@ -62,12 +70,12 @@ class Pixels:
 
         raises  ImageUnreadable, or the error that the operation names, when it refuses its input; SourceStalled,
                 WorkerDied when the process hangs or dies over it (it is then started anew for the next); DriverMissing
-                when its libraries would break
+                when its libraries would break; PixelsUnavailable when it cannot be started
         """
         await self._admit(LOADS[operation])
         async with self._turn:
+            child = await self._ready(arrays="numpy" in LOADS[operation])
             try:
-                child = await self._running(arrays="numpy" in LOADS[operation])
                 order = wire.pack(Kind.RUN, {"operation": operation, "arguments": dict(arguments)}, picture)
                 async with asyncio.timeout(within_s):  # a picture is larger than the pipe
                     await child.send(order)
@@ -115,6 +123,23 @@ class Pixels:
         """End the process."""
         await self._drop(None)
 
+    async def _ready(self, *, arrays: bool) -> Child:
+        """The process, started if need be. Raises PixelsUnavailable: until it is asked, its end is nobody's fault."""
+        try:
+            if self._child is not None and not self._child.survives:  # killed while it rested
+                await self._drop(WorkerDied(f"{self._label}: its process has ended"))
+            return await self._running(arrays=arrays)
+        except TimeoutError:
+            error = SourceStalled(f"it was not ready within {START_WITHIN_S:g} s", "is the machine overloaded?")
+            await self._drop(error)
+            raise _unavailable(error) from None
+        except CameraError as error:
+            await self._drop(error)
+            raise _unavailable(error) from error
+        except BaseException as error:
+            await self._drop(error)
+            raise
+
     async def _running(self, *, arrays: bool) -> Child:
         """The process, started if need be; with `arrays` it has NumPy loaded, which takes a while on small machines."""
         if self._child is None:
@@ -124,7 +149,9 @@ class Pixels:
             await self._answer(child, START_WITHIN_S)  # its HELLO
         if arrays and not self._loaded:
             await self._child.send(wire.pack(Kind.RUN, {"operation": "load", "arguments": self._limits}))
-            await self._answer(self._child, START_WITHIN_S)
+            answer, _ = await self._answer(self._child, START_WITHIN_S)
+            if problem := answer.get("error"):
+                raise WorkerDied(f"{self._label}: {problem}")
             self._loaded = True
         return self._child
 
@@ -133,3 +160,10 @@ class Pixels:
         if child is not None:
             with contextlib.suppress(CameraError):
                 await child.__aexit__(type(error) if error else None, error, None)
+
+
+def _unavailable(error: CameraError) -> PixelsUnavailable:
+    return PixelsUnavailable(
+        f"the process that works on pictures does not start: {error.message}",
+        error.hint or "the log has its last words",
+    )

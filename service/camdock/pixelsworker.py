@@ -23,7 +23,8 @@ from camdock.wire import Kind
 def _load(arguments: dict[str, Any], _picture: bytes) -> bytes:
     """Get ready for the operations on arrays. The notice does without NumPy: it must be drawn where that breaks.
 
-    arguments  nice: so much politer than the others; memory_bytes: the most it may have; both may be absent
+    arguments  nice: so much politer than the others; memory_bytes: the most that it may have on top of
+               what it has then; both may be absent
     """
     if arguments.get("nice"):
         os.nice(arguments["nice"])
@@ -33,8 +34,17 @@ def _load(arguments: dict[str, Any], _picture: bytes) -> bytes:
     from camdock import imaging  # noqa: F401
 
     if most := arguments.get("memory_bytes"):
+        hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+        most += _data_bytes()
+        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
         resource.setrlimit(resource.RLIMIT_DATA, (most, most))
     return b""
+
+
+def _data_bytes() -> int:
+    """What counts for RLIMIT_DATA now: NumPy's threads have stacks of megabytes, one for each processor."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmData:"))
 
 
 def _annotate(arguments: dict[str, Any], picture: bytes) -> bytes:

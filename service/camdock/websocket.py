@@ -18,7 +18,7 @@ from fastapi.responses import Response
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 from wsproto.connection import Connection, ConnectionType
-from wsproto.events import CloseConnection, Event, Ping, TextMessage
+from wsproto.events import CloseConnection, Event, Message, Ping, TextMessage
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError, generate_accept_token
 
 from camdock.auth import refuse_websocket
@@ -31,7 +31,10 @@ from camdock.server import DOOR, Door
 from camdock.stream import CameraName, RenditionQuery, find
 
 PING_EVERY_S = 15.0  # routers forget a connection on which nothing passes after a minute or less
-NORMAL, GOING_AWAY, PROTOCOL_ERROR = 1000, 1001, 1002  # RFC 6455, section 7.4.1
+# What a viewer may say within that time. Nobody asks it anything, and each frame, empty or not, is read on the loop.
+MOST_FRAMES, MOST_BYTES = 64, 1 << 20
+PONG_AGAIN_S = 0.02  # a Pong waits until what is on its way is gone, or a stuck viewer's pile up in memory
+NORMAL, GOING_AWAY, PROTOCOL_ERROR, POLICY_VIOLATION = 1000, 1001, 1002, 1008  # RFC 6455, section 7.4.1
 
 
 class Watch:
@@ -42,6 +45,10 @@ class Watch:
         self._send_timeout_s = send_timeout_s
         self._frames = Connection(ConnectionType.SERVER)
         self._heard = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._counted_from = self._loop.time()
+        self._said_frames = self._said_bytes = 0
+        self._unanswered: Ping | None = None
         door.on_data, door.on_shutdown = self._on_data, self._go_away
 
     def say(self, event: Event) -> None:
@@ -90,17 +97,37 @@ class Watch:
     def _on_data(self, data: bytes) -> None:
         """What the viewer says is not asked for, except that it is there, and that it leaves."""
         self._heard.set()
+        if (now := self._loop.time()) - self._counted_from > PING_EVERY_S:
+            self._counted_from, self._said_frames, self._said_bytes = now, 0, 0
+        self._said_bytes += len(data)
         try:
             self._frames.receive_data(data)
-            for event in self._frames.events():
+            for event in self._frames.events():  # one at a time: the rest is not read before
+                self._said_frames += not isinstance(event, Message) or event.frame_finished
+                if self._said_frames > MOST_FRAMES or self._said_bytes > MOST_BYTES:
+                    self.end(POLICY_VIOLATION)
+                    return
                 if isinstance(event, Ping):
-                    self.say(event.response())
+                    if self._unanswered is None:
+                        self._loop.call_soon(self._answer_ping)
+                    self._unanswered = event
                 elif isinstance(event, CloseConnection):
                     self.say(event.response())
                     self._door.transport.close()
                     return
         except (RemoteProtocolError, LocalProtocolError):
             self.end(PROTOCOL_ERROR)
+
+    def _answer_ping(self) -> None:
+        """Answer the newest Ping, which answers those before it (RFC 6455, section 5.5.3)."""
+        transport, event = self._door.transport, self._unanswered
+        if event is None or transport.is_closing():
+            return
+        if transport.get_write_buffer_size():
+            self._loop.call_later(PONG_AGAIN_S, self._answer_ping)
+            return
+        self._unanswered = None
+        self.say(event.response())
 
     def _go_away(self) -> None:
         self.end(GOING_AWAY)

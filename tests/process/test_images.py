@@ -214,3 +214,68 @@ def test_hostile_uploads_are_refused_and_nobody_notices(service: Service, count:
         f"{memory[0][1] >> 20} -> {memory[-1][1] >> 20}, most {max(child for _, child in memory) >> 20}; "
         f"a small answer p99 {pulse.percentile_ms(99):.0f} ms"
     )
+
+
+# --- who does not read ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=["impatient service"])
+def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Service, Path]]:
+    """A service that waits half a second for who takes nothing, and the folder of its captures."""
+    folder = tmp_path_factory.mktemp("impatient")
+    environment = {"CAMDOCK_SEND_TIMEOUT_S": "0.5", "CAMDOCK_CAPTURES_DIR": str(folder / "captures")}
+    with Service({"CAMDOCK_SOURCE": "synthetic:", **environment}, folder) as running:
+        yield running, folder / "captures"
+        assert "Traceback" not in running.log, running.log[-4000:]
+
+
+def _noise() -> bytes:
+    """A request whose answer is 13 MB: no buffer of the kernel takes that."""
+    picture = np.random.default_rng(SEED).integers(0, 256, (2100, 2100, 3), np.uint8)
+    body = bytes(cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, 0])[1])
+    path = f"/images/process?{urlencode({'operations': json.dumps([{'op': 'encode', 'format': 'png'}])})}"
+    return request(path, "Content-Type: image/png", f"Content-Length: {len(body)}", method="POST", body=body)
+
+
+def test_an_answer_that_nobody_takes_keeps_its_place_and_not_for_ever(impatient: tuple[Service, Path]) -> None:
+    service, _ = impatient
+    head = request("/images/process", "Content-Type: image/jpeg", "Content-Length: 5", method="POST")
+    with connect(service.port, _noise(), receive_buffer=4096, timeout_s=30) as stuck:
+        others = [connect(service.port, head) for _ in range(7)]
+        try:
+            assert stuck.recv(15) == b"HTTP/1.1 200 OK"
+            assert send(service, COFFEE).status == 503
+            until(lambda: send(service, COFFEE).status == 200, 8, "its place is free")
+        finally:
+            for one in others:
+                one.close()
+
+
+def test_who_takes_an_answer_slowly_gets_the_whole_of_it(impatient: tuple[Service, Path]) -> None:
+    service, _ = impatient
+    with connect(service.port, _noise(), receive_buffer=65536, timeout_s=30) as slow:
+        data, began = bytearray(slow.recv(1000)), time.monotonic()
+        while time.monotonic() < began + 2.5:  # five times what one may take nothing for
+            data += slow.recv(20_000)
+            time.sleep(0.01)
+        while b"\r\n\r\n" not in data or len(data) < _length(data):
+            more = slow.recv(1 << 16)
+            assert more, "cut off"
+            data += more
+
+
+def _length(data: bytearray) -> int:
+    """Of the whole answer: its head and what that promises."""
+    head, end, _ = bytes(data[:4000]).partition(b"\r\n\r\n")
+    return len(head + end) + int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
+
+
+def test_a_capture_that_nobody_takes_is_closed(impatient: tuple[Service, Path]) -> None:
+    service, folder = impatient
+    kept = service.ask("POST", "/cameras/camera/captures").json()["filename"]
+    (folder / kept).write_bytes(bytes(30_000_000))
+    name = str(folder / kept)
+    with connect(service.port, request(f"/captures/{kept}"), receive_buffer=4096) as stuck:
+        assert stuck.recv(15) == b"HTTP/1.1 200 OK"
+        api = psutil.Process(service.process.pid)
+        until(lambda: name not in [one.path for one in api.open_files()], 8, "its file is closed")

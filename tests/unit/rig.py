@@ -176,10 +176,16 @@ def app_of(*cameras: Camera, abi: AbiGate | None = None, captures: Captures | No
     app.include_router(api.router(by_name, sender, abi, camdock.__version__))
     app.include_router(stream.router(by_name, sender))
     kept = captures or Captures(Path("/nowhere"))
-    app.include_router(images.router(images.Places(by_name, kept, 100_000), Darkroom(Painter()), most_pixels=1_000_000))
+    app.include_router(
+        images.router(
+            images.Places(by_name, kept, 100_000), Darkroom(Painter()), most_pixels=1_000_000, send_timeout_s=10
+        )
+    )
     if captures is not None:
         app.include_router(compat.router(by_name, captures, "JPG", 95))
-        app.include_router(captures_api.router(by_name, captures, Darkroom(Painter(), "rendition"), "JPG", 95))
+        app.include_router(
+            captures_api.router(by_name, captures, Darkroom(Painter(), "rendition"), "JPG", 95, send_timeout_s=10)
+        )
     app.include_router(metrics.router(by_name, sender, abi, camdock.__version__))
     problems.install(app)
     return app

@@ -70,6 +70,8 @@ def test_each_way_opens_what_its_token_opens(authorization: bytes, query: bytes,
         (b"Basic \xff\xfe", b"", 1),
         (b"Basic " + base64.b64encode(TOKEN.encode()), b"", 1),  # a password of "hunter/2+" alone
         (b"Digest username=x", b"", 1),
+        (b'Digest username=x, nonce=n, uri="/stream", response=r, qop=auth, nc=00000001, cnonce=c', b"", 1),
+        (b'Digest username=x, nonce=n, uri="/stream", response=r', b"", 0),  # RFC 2069: nothing was compared
         (b"Bearer one-guess", b"token=another&token=third", 3),
         (b"", b"token=another&token=hunter2:hunter/2%2B", 2),  # a list: none of it is looked at
         (b"", b"token=hunter2:hunter/2%2B&token=another", 2),

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
-from camdock import darkroom
-from camdock.darkroom import PLACES, Darkroom
+from camdock import darkroom, pixels
+from camdock.darkroom import PLACES, Darkroom, limits
 from camdock.errors import (
     CameraError,
     DriverMissing,
     ImageUnreadable,
     PictureTookTooLong,
+    PixelsUnavailable,
     SourceStalled,
     TooManyPictures,
     WorkerDied,
 )
+from camdock.guard import Guard
+from camdock.pixels import Pixels
+
+NOTICE = {"size": [64, 48], "title": "a title", "texts": ["a text"], "footer": ""}
 
 
 class Hands:
@@ -123,6 +131,7 @@ def test_the_process_rests_when_nobody_is_there_and_not_before() -> None:
         (WorkerDied("x"), ImageUnreadable, 422),
         (ImageUnreadable("x"), ImageUnreadable, 422),
         (DriverMissing("x"), DriverMissing, 503),
+        (PixelsUnavailable("x"), PixelsUnavailable, 503),
     ],
 )
 def test_what_a_picture_does_to_the_process_is_told_to_its_sender(
@@ -136,3 +145,48 @@ def test_what_a_picture_does_to_the_process_is_told_to_its_sender(
         assert await developed(room) == b"cba", "the next one is not touched by it"
 
     with_hands(test, error)
+
+
+async def everything_is_admitted(_names: Collection[str]) -> None:
+    """No check of the ABI."""
+
+
+def fault(monkeypatch: pytest.MonkeyPatch, what: str) -> Mapping[str, int]:
+    """What the process is started with, and what is wrong with the machine."""
+    if what == "cannot be started":
+        monkeypatch.setattr(sys, "executable", "/nonexistent/python")
+    if what == "slow to start":
+        monkeypatch.setattr(pixels, "START_WITHIN_S", 0.001)
+    return {**limits(1000), "nice": "no number"} if what == "dies getting ready" else limits(1000)  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize("what", ["cannot be started", "slow to start", "dies getting ready"])
+def test_a_process_that_does_not_start_is_no_pictures_fault(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        guard = Guard()
+        with monkeypatch.context() as broken:
+            hands = Pixels(guard, everything_is_admitted, "uploads", fault(broken, what))
+            room = Darkroom(hands)
+            with pytest.raises(PixelsUnavailable, match="does not start") as caught:
+                await developed(room)
+            assert caught.value.http_status == 503
+        await room.stop()
+        guard.stop()
+
+    asyncio.run(test())
+
+
+def test_a_process_that_was_killed_while_it_rested_is_started_anew() -> None:
+    async def test() -> None:
+        guard = Guard()
+        hands = Pixels(guard, everything_is_admitted, "uploads")
+        picture = await hands.run("notice", NOTICE, within_s=10)
+        child = hands._child
+        assert child is not None
+        os.kill(child.pid, signal.SIGKILL)
+        await child.gone()
+        assert await hands.run("notice", NOTICE, within_s=10) == picture
+        await hands.stop()
+        guard.stop()
+
+    asyncio.run(test())

@@ -94,6 +94,28 @@ def test_an_answer_is_for_its_method_and_address_alone() -> None:
     assert digest.judge(absolute, "GET", "/stream") == ("touch", False)
 
 
+def test_a_right_proof_for_an_address_that_a_proxy_has_changed_opens_nothing_and_is_no_guess() -> None:
+    digest, _ = made()
+    elsewhere = answer(nonce_of(digest), uri="/camera/stream")
+    assert digest.judge(elsewhere, "GET", "/stream") == (None, False)
+    assert not digest.is_guess(elsewhere, "GET")
+    assert digest.is_guess(answer(nonce_of(digest), uri="/camera/stream", token="hunter2"), "GET")
+    assert digest.is_guess(elsewhere, "PUT")
+    assert digest.is_guess(answer(nonce_of(digest), token="hunter2"), "GET")
+
+
+@pytest.mark.parametrize(
+    "changed", [{"qop": ""}, {"nc": "", "qop": ""}, {"algorithm": "MD5-sess"}, {"qop": "auth-int"}]
+)
+def test_a_way_of_digest_that_is_not_spoken_here_opens_nothing_and_is_no_guess(changed: dict[str, str]) -> None:
+    digest, _ = made()
+    algorithm = changed.pop("algorithm", None)
+    said = answer(nonce_of(digest), **changed)
+    said = said if algorithm is None else said.replace("algorithm=MD5", f"algorithm={algorithm}")
+    assert digest.judge(said, "GET", "/stream") == (None, False)
+    assert not digest.is_guess(said, "GET")
+
+
 def test_an_answer_is_taken_once() -> None:
     digest, _ = made()
     nonce = nonce_of(digest)

@@ -57,10 +57,10 @@ def endpoints(folder: Path) -> set[str]:
     routers = (
         api.router(cameras, sender, abi, "1"),
         stream.router(cameras, sender),
-        images.router(places, room, most_pixels=1),
+        images.router(places, room, most_pixels=1, send_timeout_s=1),
         annotate.router(places, room, room, most_pixels=1, on=False, endpoint=""),
         metrics.router(cameras, sender, abi, "1"),
-        captures_api.router(cameras, Captures(folder), Darkroom(Painter()), "JPG", 95),
+        captures_api.router(cameras, Captures(folder), Darkroom(Painter()), "JPG", 95, send_timeout_s=1),
         compat.router(cameras, Captures(folder), "JPG", 95),
         compat.table_router(cameras, sender),
     )
