@@ -251,6 +251,7 @@ def test_an_answer_that_nobody_takes_keeps_its_place_and_not_for_ever(impatient:
                 one.close()
 
 
+@pytest.mark.slow  # it takes its time
 def test_who_takes_an_answer_slowly_gets_the_whole_of_it(impatient: tuple[Service, Path]) -> None:
     service, _ = impatient
     with connect(service.port, _noise(), receive_buffer=65536, timeout_s=30) as slow:
