@@ -63,7 +63,8 @@ def test_a_picture_comes_raw_or_in_a_form_and_its_operations_with_it_or_behind_t
     assert "given twice" in refused(twice, 422, "request_invalid")
 
 
-def test_a_camera_may_be_named_instead_of_a_picture(app: FastAPI) -> None:
+def test_a_camera_may_be_named_instead_of_a_picture(app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("camdock.images.FRESH_MS", 60_000)  # of its one picture, on a machine that is busy
     assert size_of(post(app, HALF, params={"camera": "front"})) == (32, 24)
     refused(post(app, params={"camera": "back"}), 404, "camera_missing")
     assert "one of the three" in refused(post(app, params={"camera": "front"}, content=PICTURE, headers=IMAGE), 422,
