@@ -335,7 +335,7 @@ def test_a_camera_is_shown_with_its_formats_and_one_whose_driver_hangs_is_named_
 def test_a_process_that_cannot_be_killed_is_reported_and_not_waited_for(tmp_path: Path) -> None:
     needs_root("mounting a file system of our own")
     with StuckFile(tmp_path / "mount") as stuck:
-        said = doctor(tmp_path, CAMDOCK_SOURCES=f"stuck=synthetic:?fps=100&block_on={stuck.path} fine=synthetic:")
+        said = doctor(tmp_path, CAMDOCK_SOURCES=f"stuck=synthetic:?block_on={stuck.path}&block_after=0 fine=synthetic:")
         assert said.status == 1
         camera = said.one("camera.stuck")
         found = re.search(r"process (\d+) cannot be killed", camera["what"])

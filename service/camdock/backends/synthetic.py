@@ -213,7 +213,7 @@ class Synthetic(Backend):
             self.wire_fault = "garbage"
         if options.get("chatter"):
             print("\n".join(f"driver: debug {count} {line}" for line in range(500)), flush=True)
-        if "block_on" in options and count >= 1:
+        if "block_on" in options and count >= options.get("block_after", 1):
             Path(options["block_on"]).read_bytes()
 
 
