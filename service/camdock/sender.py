@@ -22,7 +22,17 @@ LOOK_AGAIN_S = 0.008  # for viewers without room: sooner than the next frame of 
 _ioctl, _SIOCOUTQ, _NOTHING = fcntl.ioctl, termios.TIOCOUTQ, b"\0\0\0\0"
 _TCP_INFO_BYTES = 168
 _TCP_CLOSE = 7  # tcp_states.h: the first byte of tcp_info
+_OFFSET_ACKED = 120
 _OFFSET_SND_MSS, _OFFSET_NOTSENT, _OFFSET_MIN_RTT_US, _OFFSET_RATE = 16, 144, 148, 160  # struct tcp_info, linux/tcp.h
+
+
+def acknowledged(connection: socket.socket) -> int:
+    """Bytes that the far end has taken since it connected; 0 where the kernel does not count them."""
+    try:
+        info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+    except OSError:  # not TCP
+        return 0
+    return int(struct.unpack_from("=Q", info, _OFFSET_ACKED)[0]) if len(info) >= _OFFSET_ACKED + 8 else 0
 
 
 class Viewer:

@@ -26,7 +26,7 @@ from camdock.camera import Camera
 from camdock.errors import CameraError
 from camdock.problems import answer_to, problem_response
 from camdock.rendition import Wanted
-from camdock.sender import Sender
+from camdock.sender import Sender, acknowledged
 from camdock.server import DOOR, Door
 from camdock.stream import CameraName, RenditionQuery, find
 
@@ -82,17 +82,25 @@ class Watch:
             changed = self.report(camera)
 
     async def ping(self) -> None:
-        """Ask now and then whether the viewer is there; who does not answer in time is gone."""
+        """Ask now and then whether the viewer is there; who neither answers nor takes anything in time is gone.
+
+        A Ping stands behind the picture that is on its way, which may take a slow viewer minutes.
+        """
+        connection = self._door.transport.get_extra_info("socket")
         while True:
             await asyncio.sleep(PING_EVERY_S)
             self._heard.clear()
+            taken = acknowledged(connection)
             self.say(Ping())
-            try:
-                async with asyncio.timeout(self._send_timeout_s):
-                    await self._heard.wait()
-            except TimeoutError:
-                self._door.transport.abort()
-                return
+            while not self._heard.is_set():
+                try:
+                    async with asyncio.timeout(self._send_timeout_s):
+                        await self._heard.wait()
+                except TimeoutError:
+                    before, taken = taken, acknowledged(connection)
+                    if taken == before:
+                        self._door.transport.abort()
+                        return
 
     def _on_data(self, data: bytes) -> None:
         """What the viewer says is not asked for, except that it is there, and that it leaves."""

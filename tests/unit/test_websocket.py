@@ -31,7 +31,7 @@ def watched(request: pytest.FixtureRequest) -> Callable[[Test], None]:
     """Runs a test with a viewer's Watch, its transport, and the viewer's end of the connection."""
 
     async def run(test: Test) -> None:
-        ours, theirs = socket.socketpair()
+        ours, theirs = connected()
         theirs.setblocking(False)
 
         class Protocol(asyncio.Protocol):
@@ -54,6 +54,15 @@ def watched(request: pytest.FixtureRequest) -> Callable[[Test], None]:
             runner.run(run(test))
 
     return runs
+
+
+def connected() -> tuple[socket.socket, socket.socket]:
+    """Our end and the viewer's, which keeps little that was not read."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        theirs = socket.socket()
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        theirs.connect(server.getsockname())
+        return server.accept()[0], theirs
 
 
 async def read(theirs: socket.socket, length: int | None = None) -> bytes:
@@ -111,5 +120,42 @@ def test_pings_get_one_answer_once_there_is_room(watched: Callable[[Test], None]
         assert await read(theirs, len(PICTURE) + 3) == PICTURE + b"\x8a\x01" + bytes([65 + 19])
         watch.end()
         assert await read(theirs) == b"\x88\x02\x03\xe8"  # no other was on its way
+
+    watched(test)
+
+
+def test_a_viewer_that_takes_a_picture_for_longer_than_its_deadline_stays(
+    watched: Callable[[Test], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(websocket, "PING_EVERY_S", 0.01)
+
+    async def test(watch: Watch, transport: asyncio.Transport, theirs: socket.socket) -> None:
+        watch._send_timeout_s = 0.1
+        transport.write(PICTURE)
+        pinging = asyncio.create_task(watch.ping())
+        began, left = time.monotonic(), len(PICTURE)
+        while left:  # slowly: the Ping comes last
+            left -= len(await read(theirs, min(left, 200_000)))
+            await asyncio.sleep(0.02)
+        assert time.monotonic() - began > 4 * watch._send_timeout_s
+        assert await read(theirs, 2) == b"\x89\x00"
+        assert not pinging.done()
+        theirs.sendall(b"\x8a\x80\0\0\0\0")
+        assert await read(theirs, 2) == b"\x89\x00"  # the next one
+        pinging.cancel()
+
+    watched(test)
+
+
+def test_a_viewer_that_takes_nothing_and_does_not_answer_is_left(
+    watched: Callable[[Test], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(websocket, "PING_EVERY_S", 0.01)
+
+    async def test(watch: Watch, transport: asyncio.Transport, _theirs: socket.socket) -> None:
+        watch._send_timeout_s = 0.1
+        transport.write(PICTURE)
+        await watch.ping()
+        assert transport.is_closing()
 
     watched(test)
