@@ -1,6 +1,6 @@
 """Captures: the folder of saved stills. The folder is the index; nothing about it is kept in memory.
 
-Runs in: the API process; every touch of the disk in a thread of its own. Never looks at a pixel.
+Runs in: the API process; every touch of the disk in threads of its own. Never looks at a pixel.
 
     capture_20261017_010203_004.jpg        the picture, as it came
     capture_20261017_010203_004.jpg.json   its metadata, whole and on the disk before the picture has its name
@@ -25,15 +25,17 @@ import re
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from camdock.errors import CaptureMissing, StorageFailed, StorageFull
 from camdock.frame import FORMATS, Still
 
 log = logging.getLogger("camdock")
+T = TypeVar("T")
 
 NAME = re.compile(r"capture_\d{8}_\d{6}_\d{3}\.(" + "|".join(ending for ending, _ in FORMATS.values()) + ")", re.ASCII)
 _TEMPORARY = re.compile(rf"\.({NAME.pattern})\.tmp", re.ASCII)
@@ -44,6 +46,7 @@ _MEDIA_TYPES = dict(FORMATS.values())
 SIDECAR = ".json"
 LARGEST_SIDECAR = 1 << 16
 PRUNE_EVERY_S = 600.0  # by age; by size behind every capture
+THREADS = 8  # readers and writers at once: a disk gains nothing from more
 PRUNE_PAUSE_S = 1.0  # a burst of captures is looked through once
 
 
@@ -105,6 +108,7 @@ class Captures:
         self._max_age_days = max_age_days
         self._added = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._threads = ThreadPoolExecutor(THREADS, "captures")
 
     # --- life -----------------------------------------------------------------------------------------------------
 
@@ -118,6 +122,11 @@ class Captures:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        self._threads.shutdown(wait=False)
+
+    async def aside(self, work: Callable[..., T], *arguments: Any) -> T:
+        """Do what touches the folder in threads of its own: a network mount that died holds up nothing else."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
 
     async def _run(self) -> None:
         await self._tend(self.sweep)
@@ -132,7 +141,7 @@ class Captures:
 
     async def _tend(self, work: Callable[[], int]) -> None:
         try:
-            await asyncio.to_thread(work)
+            await self.aside(work)
         except (RuntimeError, MemoryError):  # no thread to be had just now; the next time there may be
             log.exception("captures are not looked through this time")
 
@@ -144,7 +153,7 @@ class Captures:
         returns  the capture and its metadata
         """
         # The thread finishes what it began, also when nobody waits for it any more.
-        adding = asyncio.create_task(asyncio.to_thread(self._add, still))
+        adding = asyncio.create_task(self.aside(self._add, still))
         adding.add_done_callback(self._on_added)
         return await asyncio.shield(adding)
 
@@ -240,11 +249,11 @@ class Captures:
 
     async def page(self, limit: int | None = None, before: str | None = None) -> Page:
         """The newest captures, or the newest of those whose name sorts before `before`; all without a limit."""
-        return await asyncio.to_thread(self._page, limit, before)
+        return await self.aside(self._page, limit, before)
 
     async def listed(self, words: Callable[[Page], bytes]) -> bytes:
         """All of them, in these words: made in the thread that has listed them, for there may be very many."""
-        return await asyncio.to_thread(lambda: words(self._page(None, None)))
+        return await self.aside(lambda: words(self._page(None, None)))
 
     def _page(self, limit: int | None, before: str | None) -> Page:
         names = self._names()
@@ -272,7 +281,7 @@ class Captures:
 
     async def metadata(self, name: str) -> dict[str, Any]:
         """What was written beside a capture. Raises CaptureMissing when there is no such capture, or it has none."""
-        return await asyncio.to_thread(self._metadata, self._checked(name))
+        return await self.aside(self._metadata, self._checked(name))
 
     def _metadata(self, name: str) -> dict[str, Any]:
         if not (self.folder / name).exists():
@@ -290,7 +299,7 @@ class Captures:
 
     async def open(self, name: str) -> Opened:
         """A capture to be read; whoever calls this closes its file. Raises CaptureMissing."""
-        return await asyncio.to_thread(self._open, self._checked(name))
+        return await self.aside(self._open, self._checked(name))
 
     def _open(self, name: str) -> Opened:
         try:
@@ -322,7 +331,7 @@ class Captures:
 
     async def delete(self, name: str) -> None:
         """Delete a capture and its metadata. Raises CaptureMissing."""
-        await asyncio.to_thread(self._delete, self._checked(name))
+        await self.aside(self._delete, self._checked(name))
 
     def _delete(self, name: str) -> None:
         try:

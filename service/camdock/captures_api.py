@@ -5,7 +5,6 @@ Runs in: the API process.
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -13,7 +12,6 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Body, Path, Query, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from starlette.concurrency import run_in_threadpool
 from starlette.types import Receive, Scope, Send
 
 from camdock.api import PAGE_HEADERS, SettingsModel, Size
@@ -89,10 +87,18 @@ class FileSlice(Response):
     """A file or a part of it, read in threads, a slice at a time; closes it whatever happens."""
 
     def __init__(
-        self, opened: Opened, begin: int, length: int, status: int, headers: Mapping[str, str], send_timeout_s: float
+        self,
+        captures: Captures,
+        opened: Opened,
+        begin: int,
+        length: int,
+        status: int,
+        headers: Mapping[str, str],
+        send_timeout_s: float,
     ) -> None:
         super().__init__(None, status, dict(headers), opened.media_type)
         self.headers["Content-Length"] = str(length)
+        self._captures = captures
         self._opened, self._begin, self._length = opened, begin, length
         self._send_timeout_s = send_timeout_s
 
@@ -104,7 +110,7 @@ class FileSlice(Response):
             await slices.send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             file.seek(self._begin)
             while left:
-                data = await asyncio.to_thread(file.read, min(SLICE, left))
+                data = await self._captures.aside(file.read, min(SLICE, left))
                 if not data:  # made shorter by somebody: what was promised cannot be kept
                     raise OSError(f"{file.name} became shorter while it was read")
                 left -= len(data)
@@ -113,7 +119,7 @@ class FileSlice(Response):
             if not self._length or scope["method"] == "HEAD":
                 await slices.send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
-            await asyncio.to_thread(file.close)
+            await self._captures.aside(file.close)
 
 
 def _asked(wanted: str, size: int) -> tuple[int, int] | None:
@@ -149,9 +155,9 @@ def _not_that(etag: str) -> Response:
     )
 
 
-def _answer(request: Request, opened: Opened, send_timeout_s: float) -> Response:
+def _answer(request: Request, captures: Captures, opened: Opened, send_timeout_s: float) -> Response:
     try:
-        answer = _answer_open(request, opened, send_timeout_s)
+        answer = _answer_open(request, captures, opened, send_timeout_s)
     except BaseException:
         opened.file.close()
         raise
@@ -160,7 +166,7 @@ def _answer(request: Request, opened: Opened, send_timeout_s: float) -> Response
     return answer
 
 
-def _answer_open(request: Request, opened: Opened, send_timeout_s: float) -> Response:
+def _answer_open(request: Request, captures: Captures, opened: Opened, send_timeout_s: float) -> Response:
     if _is_another(request, opened.etag):
         return _not_that(opened.etag)
     headers = {**KEPT, "ETag": opened.etag, "Accept-Ranges": "bytes"}
@@ -176,10 +182,10 @@ def _answer_open(request: Request, opened: Opened, send_timeout_s: float) -> Res
                 headers={**headers, "Content-Range": f"bytes */{opened.size_bytes}"},
             )  # fmt: skip
     if asked is None:
-        return FileSlice(opened, 0, opened.size_bytes, 200, headers, send_timeout_s)
+        return FileSlice(captures, opened, 0, opened.size_bytes, 200, headers, send_timeout_s)
     begin, length = asked
     headers["Content-Range"] = f"bytes {begin}-{begin + length - 1}/{opened.size_bytes}"
-    return FileSlice(opened, begin, length, 206, headers, send_timeout_s)
+    return FileSlice(captures, opened, begin, length, 206, headers, send_timeout_s)
 
 
 CaptureName = Annotated[
@@ -244,7 +250,7 @@ def router(
     )  # fmt: skip
     async def one_capture(request: Request, filename: CaptureName) -> Response:
         """The file as it was saved. Knows Range, If-Range, If-Match and If-None-Match; its ETag is its SHA-256."""
-        return _answer(request, await captures.open(filename), send_timeout_s)
+        return _answer(request, captures, await captures.open(filename), send_timeout_s)
 
     @routes.get(
         "/captures/{filename}/thumbnail", summary="A small picture of it", response_class=Response,
@@ -269,7 +275,7 @@ def router(
             if opened.size_bytes > LARGEST_BLOB:
                 raise ImageUnreadable(f"{filename} is too large for a thumbnail")
             with thumbnails.place():
-                data = await run_in_threadpool(opened.file.read)
+                data = await captures.aside(opened.file.read)
                 arguments = {"width": width, "height": height, "quality": DEFAULT_QUALITY}
                 small = await thumbnails.process(data, arguments)
         finally:

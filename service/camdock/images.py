@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
-from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from pydantic import BaseModel, Field, ValidationError
@@ -194,7 +193,7 @@ class Places:
                     f"{name} has {opened.size_bytes:,} bytes, more than {self.most_bytes:,}",
                     "CAMDOCK_UPLOAD_MAX_BYTES sets the limit for pictures that are worked on",
                 )
-            return bytes(await run_in_threadpool(file.read))
+            return bytes(await self.captures.aside(file.read))
 
 
 def router(places: Places, darkroom: Darkroom, *, most_pixels: int, send_timeout_s: float) -> APIRouter:

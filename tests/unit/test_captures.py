@@ -512,3 +512,18 @@ def test_the_metadata_is_readable_json_for_people(tmp_path: Path) -> None:
     text = (tmp_path / (name + ".json")).read_text()
     assert text.count("\n") > 10
     assert json.loads(text)["camera"] == "front"
+
+
+def test_a_folder_that_hangs_holds_up_nothing_but_captures(tmp_path: Path) -> None:
+    async def run() -> None:
+        captures, hangs = Captures(tmp_path), threading.Event()
+        waiting = [asyncio.create_task(captures.aside(hangs.wait)) for _ in range(64)]
+        try:
+            async with asyncio.timeout(10):
+                assert await asyncio.to_thread(lambda: "kept") == "kept"  # as settings are
+        finally:
+            hangs.set()
+        assert all(await asyncio.gather(*waiting))
+        await captures.stop()
+
+    asyncio.run(run())
