@@ -22,7 +22,7 @@ from camdock.credentials import Credentials, Proof, Role, tokens_in
 from camdock.digest import REALM
 from camdock.origins import SAFE_METHODS, is_foreign
 from camdock.problems import problem_response
-from camdock.proxies import Proxies, address_of, sender_of
+from camdock.proxies import Proxies, address_of, path_of, sender_of
 
 PUBLIC = frozenset(
     {"/health", "/health/live", "/health/ready", "/favicon.ico", "/docs", "/login", "/logout"}
@@ -142,7 +142,7 @@ class Gate:
     @staticmethod
     def _is_public(scope: Scope) -> bool:
         # "/" is the page without any picture on it; what it shows, it asks for with a token.
-        path = scope["path"]
+        path = path_of(scope)
         if path == "/":
             return "action" not in QueryParams(scope["query_string"])
         return path in PUBLIC or path.startswith(PUBLIC_BELOW)

@@ -19,6 +19,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from camdock.errors import ImageUnreadable, UploadTooLarge, UploadTooSlow, UploadUnsupported
+from camdock.proxies import path_of
 
 MOST_BYTES = 64 << 10  # of a body that is no upload
 MOST_FIELDS = 8
@@ -58,7 +59,7 @@ class BodyLimit:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the request through, with its body counted."""
-        if scope["type"] != "http" or scope["path"] in self._uploads:
+        if scope["type"] != "http" or path_of(scope) in self._uploads:
             await self._app(scope, receive, send)
             return
         left = self._most_bytes

@@ -28,6 +28,15 @@ def address_of(text: str) -> Address | None:
     return getattr(address, "ipv4_mapped", None) or address
 
 
+def path_of(scope: Mapping[str, Any]) -> str:
+    """The path as our routes name it: without what a proxy, or `--root-path`, put before it (ASGI's `root_path`).
+
+    Servers differ in whether `path` has it still; so does Starlette's router, from 0.33 on as here.
+    """
+    path, root = str(scope["path"]), str(scope.get("root_path", ""))
+    return path[len(root) :] if root and (path == root or path.startswith(root + "/")) else path
+
+
 class Proxies:
     """Believes X-Forwarded-For and X-Forwarded-Proto where they were written by one of `trusted`, nowhere else."""
 

@@ -6,8 +6,9 @@ from ipaddress import ip_network
 from typing import Any
 
 import pytest
+from starlette.routing import Match, Route
 
-from camdock.proxies import Proxies, sender_of
+from camdock.proxies import Proxies, path_of, sender_of
 
 TRUSTED = Proxies([ip_network("127.0.0.1"), ip_network("10.0.0.0/8"), ip_network("fd00::/8")])
 
@@ -66,3 +67,27 @@ def test_a_household_counts_as_one_whatever_addresses_it_has() -> None:
     assert sender_of(first) == sender_of(second) == "2001:db8:1:2::/64"
     assert sender_of(settled(("2001:db8:1:3::1", 5))) != sender_of(first)
     assert sender_of(settled(None)) == "unknown"  # a Unix socket
+
+
+@pytest.mark.parametrize(
+    ("path", "root", "ours"),
+    [
+        ("/health", "", "/health"),
+        ("/cam/health", "/cam", "/health"),
+        ("/health", "/cam", "/health"),  # a server that leaves it out of the path
+        ("/cam/", "/cam", "/"),
+        ("/cam", "/cam", ""),
+        ("/camera", "/cam", "/camera"),
+        ("/cam/stream", "/cam", "/stream"),
+        ("/stream/cam/health", "/cam", "/stream/cam/health"),
+    ],
+)
+def test_what_stands_before_our_paths_is_left_out(path: str, root: str, ours: str) -> None:
+    assert path_of({"path": path, "root_path": root}) == ours
+
+
+@pytest.mark.parametrize("path", ["/cam/health", "/health", "/camera", "/cam/", "/x/cam/health"])
+def test_the_router_means_the_same_path_as_the_gate(path: str) -> None:
+    """What the gate calls public the router must not take for something else."""
+    scope = {"type": "http", "method": "GET", "path": path, "root_path": "/cam", "headers": []}
+    assert Route(path_of(scope), lambda _request: None).matches(scope)[0] is Match.FULL
