@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import logging
 import math
 import time
@@ -18,24 +17,24 @@ from enum import Enum, StrEnum
 from typing import Any, Protocol
 
 from camdock import wire
+from camdock.backoff import Backoff
 from camdock.broadcast import Broadcast, Subscriber
 from camdock.child import Child
 from camdock.darkroom import Darkroom
 from camdock.errors import (
     CameraError,
     DriverMissing,
-    SourceDenied,
-    SourceMissing,
     SourceStalled,
-    StorageFailed,
     from_code,
 )
 from camdock.frame import Frame, Still
 from camdock.guard import Guard
 from camdock.notices import NOTICE_EVERY_S, Notices, Painter, Why
+from camdock.orders import Orders
 from camdock.rendition import Maker, Renditions
 from camdock.settings import Limits, Settings, SettingsFile
 from camdock.source import Source
+from camdock.undo import Undo
 from camdock.wire import Kind, Message
 
 log = logging.getLogger("camdock")
@@ -58,44 +57,6 @@ class State(StrEnum):
     IDLE = "idle"
     STALLED = "stalled"
     OFFLINE = "offline"
-
-
-class Backoff:
-    """The pause before the next worker: 0.2 s, doubling; 5 s from the fifth failure in a row on. A frame resets it.
-
-    failures  since the last frame, of whatever kind
-    """
-
-    FIRST_S, LONGEST_S, MISSING_S, PERSON_S = 0.2, 5.0, 1.0, 30.0
-    PATIENCE = 5  # a driver that failed so often in a row is not hammered any more
-    # The kernel makes a node for root alone; udev gives it its group a moment later, on a busy Pi a second or two.
-    DENIED_SOON = 3
-
-    def __init__(self) -> None:
-        self.reset()
-
-    def reset(self) -> None:
-        """A frame came."""
-        self.failures = 0
-        self._failed = 0  # with a device that was there: to look whether it is costs nothing
-        self._denied = 0
-
-    def next_s(self, error: CameraError) -> float:
-        """Seconds to wait after `error`: 1 while the device is missing, 30 where only a person can help.
-
-        The first three refusals since a frame, or since the device was missing, are asked again after a second.
-        """
-        self.failures += 1
-        if isinstance(error, SourceDenied) and self._denied < self.DENIED_SOON:
-            self._denied += 1
-            return self.MISSING_S
-        if not error.retry:
-            return self.PERSON_S
-        if isinstance(error, SourceMissing):
-            self._denied = 0
-            return self.MISSING_S
-        self._failed += 1
-        return self.FIRST_S * 2 ** (self._failed - 1) if self._failed < self.PATIENCE else self.LONGEST_S
 
 
 class Hands(Painter, Maker, Protocol):
@@ -214,14 +175,9 @@ class Camera:
         self._error: CameraError | None = None
         self._session: _Session | None = None
         self._last_captured_ns: int | None = None
-        self._answers: dict[int, asyncio.Future[Message]] = {}
+        self._orders = Orders(name, source.scrub)
         self._ordering = asyncio.Lock()  # one order with an answer at a time: stills take turns
-        # What brings a device back that was left with a still's own settings, and which order left it so: kept on the
-        # disk, for V4L2 devices remember their settings when nobody is left who does.
-        self._undo: Settings | None = None
-        self._undo_order = 0
-        self._undo_file = SettingsFile(settings_file.path.with_name(settings_file.path.name + ".undo"))
-        self._order_ids = itertools.count(1)
+        self._undo = Undo(name, settings_file.path.with_name(settings_file.path.name + ".undo"))
         self._moved = asyncio.Event()  # what demand depends on
         self._turned = asyncio.Event()  # set by the next change of state, and replaced
         self.broadcast.on_demand(self._moved.set)
@@ -234,9 +190,6 @@ class Camera:
             self._wanted = settings_file.load()
         except ValueError as error:
             log.warning("%s: %s", name, error)
-        with contextlib.suppress(ValueError):
-            undo = self._undo_file.load()
-            self._undo = undo if undo != Settings() else None
 
     # --- life -----------------------------------------------------------------------------------------------------
 
@@ -289,21 +242,18 @@ class Camera:
                 except TimeoutError:
                     raise self._stalled(session) from None
         except CameraError as error:
-            for future in self._answers.values():
-                if not future.done():
-                    future.set_exception(error)
+            self._orders.fail(error)
             raise
         finally:
             self._session = None
             self._drops += session.drops
-            for future in self._answers.values():
-                future.cancel()
+            self._orders.cancel()
             if worker.survives:
                 self._survivor = worker
 
     async def _order_start(self, session: _Session) -> None:
         session.wanted = self._wanted
-        wanted = self._undo.changed(self._wanted.given()) if self._undo else self._wanted
+        wanted = (self._undo.settings or Settings()).changed(self._wanted.given())
         start = {"source": self._resolved or self.source.text, "first_seq": self._seq + 1}
         await session.worker.send(wire.pack(Kind.START, start | {"wanted": wanted.given()}))
 
@@ -371,9 +321,7 @@ class Camera:
         self._fps_promised = float(meta["fps"])
         self._limits = Limits.of(meta["limits"])
         self._note_applied(session, meta["applied"])
-        if self._undo is not None:
-            self._undo = None
-            self._undo_file.delete()
+        self._undo.done()
         session.settle_frames = int(meta["settle_frames"])
         before, self._shown_source = self._shown_source, str(meta["source"])
         if self.is_stand_in and before != self._shown_source:
@@ -435,27 +383,22 @@ class Camera:
         if "applied" in message.meta:
             self._limits = Limits.of(message.meta["limits"])
             self._note_applied(session, message.meta["applied"])
-        self._answer(message)
-
-    def _answer(self, message: Message) -> None:
-        if (future := self._answers.pop(message.meta["id"], None)) and not future.done():
-            future.set_result(message)
+        self._orders.answered(message)
 
     def _on_taken(self, session: _Session, message: Message) -> None:
         meta, pictures = message.meta, int(message.meta["pictures"])
         self._seq += pictures
         self._frames += pictures
-        if meta["id"] == self._undo_order:  # one whose caller left answers too, and may be another one
-            self._undo = None
+        self._undo.taken(meta["id"])  # one whose caller left answers too, and may be another one
         if "applied" in meta:  # behind the still, the settings in force back
             self._note_applied(session, meta["applied"])
         if "captured_ns" in meta:
             self._last_captured_ns = int(meta["captured_ns"])
         # Once more the long wait: the next picture may have been begun with the still's exposure.
         session.expect(self._deadline_s(session))
-        if set(self._answers) <= {meta["id"]}:
+        if self._orders.only(meta["id"]):
             session.still_s = 0.0
-        self._answer(Message(message.kind, {**meta, "seq": self._seq}, bytes(message.blob)))
+        self._orders.answered(Message(message.kind, {**meta, "seq": self._seq}, bytes(message.blob)))
 
     def _note_versions(self, versions: Mapping[str, str]) -> None:
         """Say with which libraries it is driven; again only where that has changed."""
@@ -518,7 +461,7 @@ class Camera:
             session, alone_s, pause_s = self._session, self.broadcast.alone_s, None
             if session and session.rest is Rest.NOT and self._state is State.LIVE and session.wanted != self._wanted:
                 session.wanted = self._wanted  # asked for while it was opening
-                meta = {"id": next(self._order_ids), "wanted": asdict(self._wanted)}
+                meta = {"id": self._orders.number(), "wanted": asdict(self._wanted)}
                 await session.worker.send(wire.pack(Kind.APPLY, meta))
             if session and session.rest is Rest.THERE and alone_s is None:
                 await self._wake(session)
@@ -640,7 +583,7 @@ class Camera:
             if self._state is not State.LIVE or session is None or session.rest is not Rest.NOT:
                 await self._keep(wanted)
                 return wanted
-            await self._ask(session, Kind.APPLY, {"wanted": asdict(wanted)}, APPLY_WITHIN_S)
+            await self._orders.ask(session.worker, Kind.APPLY, {"wanted": asdict(wanted)}, APPLY_WITHIN_S)
             session.wanted = wanted
             await self._keep(wanted)
             return self._applied
@@ -648,29 +591,6 @@ class Camera:
     async def _keep(self, wanted: Settings) -> None:
         self._wanted = wanted
         await asyncio.to_thread(self._settings_file.save, wanted)
-
-    async def _ask(
-        self, session: _Session, kind: Kind, meta: Mapping[str, Any], within_s: float | None = None, order: int = 0
-    ) -> Message:
-        """An order and its answer. Raises what the answer says, what its worker ended of, SourceStalled."""
-        order = order or next(self._order_ids)
-        future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
-        self._answers[order] = future
-        try:
-            async with asyncio.timeout(within_s):
-                await session.worker.send(wire.pack(kind, {"id": order, **meta}))
-                answer = await asyncio.shield(future)
-        except TimeoutError:
-            raise SourceStalled(f"{self.name}: the driver did not answer within {within_s:.0f} s") from None
-        except asyncio.CancelledError:
-            if future.cancelled():
-                raise SourceStalled(f"{self.name}: the driver process ended meanwhile", "try again") from None
-            raise
-        finally:
-            self._answers.pop(order, None)
-        if error := answer.meta.get("error"):
-            raise from_code(error["code"], self.source.scrub(error["message"]), error["hint"])
-        return answer
 
     async def still(self, overrides: Settings | None = None, *, still_format: str = "JPG", quality: int = 95) -> Still:
         """One picture at full quality, taken from now on. Wakes a resting camera; stills of one camera take turns.
@@ -686,19 +606,22 @@ class Camera:
             async with self._ordering:
                 session = await self._awake()
                 self._limits.check(wanted.given(), self.name)
-                order = next(self._order_ids)
+                order = self._orders.number()
                 if wanted != Settings():
-                    await self._keep_undo(session, self._applied.undoing(wanted), order)
+                    await self._undo.keep(self._applied.undoing(wanted), order)
+                    if self._session is not session:
+                        self._undo.done()
+                        raise SourceStalled(f"{self.name}: the driver process ended meanwhile", "try again")
                 exposure_s = max(session.exposure_s, (wanted.exposure_us or 0) / 1e6)
                 picture_s = max(session.interval_s, exposure_s)
                 session.still_s = (session.settle_frames + 2) * picture_s + ENCODE_WITHIN_S[still_format]
                 session.expect(self._deadline_s(session), "to take a still")
                 meta = {"overrides": wanted.given(), "format": still_format, "quality": quality}
                 try:
-                    answer = await self._ask(session, Kind.STILL, meta, order=order)
+                    answer = await self._orders.ask(session.worker, Kind.STILL, meta, order=order)
                 finally:
-                    if wanted != Settings() and self._undo is None:
-                        await asyncio.to_thread(self._undo_file.delete)
+                    if wanted != Settings():
+                        await self._undo.settle()
                 taken, data = answer.meta, bytes(answer.blob)
                 if taken["format"] != still_format:  # in its turn too: of those that wait none is in memory
                     with self._conversions.place():
@@ -716,16 +639,6 @@ class Camera:
             device=self._device,
             quality=taken.get("quality"),
         )
-
-    async def _keep_undo(self, session: _Session, undo: Settings, order: int) -> None:
-        try:
-            await asyncio.to_thread(self._undo_file.save, undo)
-        except StorageFailed as error:
-            log.warning("%s: killed now, the service would leave this still's settings: %s", self.name, error.message)
-        if self._session is not session:
-            self._undo_file.delete()
-            raise SourceStalled(f"{self.name}: the driver process ended meanwhile", "try again")
-        self._undo, self._undo_order = undo, order
 
     async def _awake(self) -> _Session:
         """The worker of this camera, giving pictures. Raises why there are none, or SourceStalled."""
