@@ -20,6 +20,8 @@ export PYTHON ?=
 version_of = $(shell $(1) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
 PLACE := $(shell printf '%s' '$(CURDIR)' | cksum | cut -d ' ' -f 1)
 PINS := $(shell cat pyproject.toml constraints.txt | cksum | cut -d ' ' -f 1)
+# Every extra that constraints.txt pins. `picamera2` has pins of its own: two of its libraries have no wheel.
+PINNED := pyproject.toml[all,client,deploy,fuzz,image,lint,test,vision]
 MADE := $(VENV)/.made-$(PLACE)
 RUN := $(VENV)/.run-$(PINS)
 TEST := $(VENV)/.test-$(PINS)
@@ -211,7 +213,7 @@ lint: $(LINT) ## Format, code, types, layers, shell, YAML, Dockerfiles, workflow
 plan: $(RUN) ## Judge the three sets of pins, for every Python and machine they are for
 	@$(SHELL_WORDS)
 	plan() { $(PY) -m camdock.abi plan "$$@"; }
-	part "pins: constraints.txt" plan constraints.txt -r pyproject.toml
+	part "pins: constraints.txt" plan constraints.txt -r '$(PINNED)'
 	part "pins: picamera2" plan docker/pins/picamera2.txt -r docker/pins/picamera2.in -r 'pyproject.toml[all]' --python 3.13
 	part "pins: NumPy 1.x" plan docker/pins/numpy1.txt -r docker/pins/numpy1.in -r 'pyproject.toml[all]' --python 3.11
 	exit "$$failed"
@@ -320,7 +322,7 @@ verify: $(TEST) $(LINT) $(FUZZ) $(DEPLOY) ## What `make test` leaves out: lint, 
 
 .PHONY: upgrade
 upgrade: $(RUN) ## Move the pins to the newest clean set, or change nothing; ARGS="--dry-run", "--only NAME", "--hold NAME"
-	@exec $(PY) -m camdock.abi upgrade constraints.txt -r pyproject.toml $(ARGS)
+	@exec $(PY) -m camdock.abi upgrade constraints.txt -r '$(PINNED)' $(ARGS)
 
 ##@ The machine
 

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from camdock.auth import may_look, proof_of
 from camdock.camera import Camera, Status
 from camdock.errors import CameraError, SourceStalled
-from camdock.frame import Frame
+from camdock.frame import SENSOR, Frame
 from camdock.gate import Abi, AbiGate
 from camdock.problems import Problem, documented, problem_response
 from camdock.recipe import WholeOrNone
@@ -71,6 +71,17 @@ class LimitsModel(BaseModel):
     auto_exposure: bool = Field(False, description="whether it can be switched")
 
 
+class SensorModel(BaseModel):
+    """What a camera's sensor says of one picture; null where it does not."""
+
+    exposure_us: int | None = Field(None, description="exposure time in microseconds", examples=[9987])
+    gain: float | None = Field(None, description="linear factor, 1.0 = none", examples=[1.12])
+    colour_temperature_k: int | None = Field(
+        None, description="of the light, as the white balance found it, in kelvin", examples=[4500]
+    )
+    timestamp_ns: int | None = Field(None, description="the sensor's own clock, nanoseconds")
+
+
 class SettingsReport(BaseModel):
     """What was asked, what the device does, what it could do."""
 
@@ -120,6 +131,7 @@ class CameraModel(BaseModel):
     restarts: dict[str, int] = Field(
         description="restarts of the driver process, by reason", examples=[{"source_stalled": 1}]
     )
+    sensor: SensorModel = Field(description="of the newest picture")
     failures: int = Field(description="failures in a row since the last picture; from the fifth on the pause is long")
     settings: SettingsReport
 
@@ -183,6 +195,7 @@ def _camera(camera: Camera) -> CameraModel:
         drops=dict(status.drops),
         restarts=dict(status.restarts),
         failures=status.failures,
+        sensor=SensorModel(**{name: value for name, value in status.sensor.items() if name in SENSOR}),
         settings=_settings(status),
     )
 

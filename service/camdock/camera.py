@@ -75,6 +75,7 @@ class Status:
 
     viewers     all of them; renditions: those of each one in words
     failures    in a row, since the last picture
+    sensor      what the sensor said of the newest picture
     """
 
     name: str
@@ -100,6 +101,7 @@ class Status:
     wanted: Settings
     applied: Settings
     limits: Limits
+    sensor: Mapping[str, Any]
 
 
 @dataclass(slots=True)
@@ -162,6 +164,7 @@ class Camera:
         self._wanted = Settings()
         self._applied = Settings()
         self._limits = Limits()
+        self._sensor: Mapping[str, Any] = {}
         self._resolved: str | None = None  # what `auto` found: an unplugged camera is waited for, not replaced
         self._shown_source = source.redacted
         self._device = self._format = ""
@@ -361,6 +364,7 @@ class Camera:
             passed = min(1.0 + session.interval_s, max(0.0, (captured_ns - self._last_captured_ns) / 1e9))
             session.interval_s += (passed - session.interval_s) / 16 if session.interval_s else passed
         self._last_captured_ns = captured_ns
+        self._sensor = meta.get("sensor", {})
         session.expect(self._deadline_s(session))
         self.broadcast.publish(
             Frame.of(
@@ -527,6 +531,7 @@ class Camera:
             wanted=self._wanted,
             applied=self._applied,
             limits=self._limits,
+            sensor=self._sensor,
         )
 
     @property
@@ -638,6 +643,7 @@ class Camera:
             source=self._shown_source,
             device=self._device,
             quality=taken.get("quality"),
+            sensor=taken.get("sensor", {}),
         )
 
     async def _awake(self) -> _Session:

@@ -445,6 +445,7 @@ def _metadata_of(still: Still) -> dict[str, Any]:
         "size_bytes": len(still.data),
         "sha256": hashlib.sha256(still.data).hexdigest(),
         "settings": asdict(still.settings),
+        "sensor": dict(still.sensor),
     }
 
 

@@ -14,7 +14,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.types import Receive, Scope, Send
 
-from camdock.api import PAGE_HEADERS, SettingsModel, Size
+from camdock.api import PAGE_HEADERS, SensorModel, SettingsModel, Size
 from camdock.camera import Camera
 from camdock.captures import Captures, Opened
 from camdock.darkroom import Darkroom
@@ -65,6 +65,9 @@ class Metadata(BaseModel):
     size_bytes: int = Field(examples=[412345])
     sha256: str = Field(description="of the file; its ETag too")
     settings: SettingsModel = Field(description="in force when it was taken; null where the camera does not say")
+    sensor: SensorModel = Field(
+        default_factory=SensorModel, description="what the sensor said of it; null where it does not say"
+    )
 
 
 class Listed(BaseModel):

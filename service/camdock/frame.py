@@ -6,13 +6,18 @@ Runs in: Picture in the worker, Frame and Still in the API process. Needs nothin
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from camdock.settings import Settings
 
 BOUNDARY = b"boundarydonotcross"  # mjpg-streamer's; some clients of that age know no other
 DELIMITER = b"--" + BOUNDARY + b"\r\n"
+
+
+# What a sensor says of one picture: exposure time, gain (a linear factor), the colour temperature that white balance
+# found, and its own time stamp (its clock's zero is the driver's affair).
+SENSOR = ("exposure_us", "gain", "colour_temperature_k", "timestamp_ns")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +30,7 @@ class Picture:
     planes       Y, U, V as (H, W) uint8 arrays, the two last subsampled as the camera left them; (Y,) when grey
     rgb          (H, W, 3) uint8 array in the order of `order`, when the driver gives nothing better
     order        "RGB" or "BGR"
+    sensor       what the sensor says of this picture: some of SENSOR; empty where the driver does not say
     """
 
     size: tuple[int, int]
@@ -33,6 +39,7 @@ class Picture:
     planes: Sequence[Any] = ()
     rgb: Any = None
     order: str = "RGB"
+    sensor: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +129,7 @@ class Still:
     settings     what was in force when it was taken
     camera, source, device  by name, as configured without credentials, and in words
     quality      of a JPG that we have encoded, 1 to 100; None where the camera did, or nothing was lost
+    sensor       what the sensor said of it: some of SENSOR
     """
 
     data: bytes
@@ -134,6 +142,7 @@ class Still:
     source: str
     device: str
     quality: int | None = None
+    sensor: Mapping[str, Any] = field(default_factory=dict)
 
 
 # ITU-T T.81 tables K.3 to K.6, as one DHT segment. Motion JPEG leaves them out ("abbreviated format"), decoders want

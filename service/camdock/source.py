@@ -235,6 +235,29 @@ KINDS: dict[str, Kind] = {
         needs_target=False,
         extra="pixelink",
     ),
+    "picamera2": Kind(
+        "picamera2:0?size=1280x720&fps=30",
+        "a camera on a Raspberry Pi's ribbon cable",
+        "a camera's number, libcamera's id of it, or its model: 0, imx708",
+        {
+            "size": _SIZE,
+            "fps": _FPS,
+            "format": Option(
+                _one_of("YUV420", "RGB888"), "what the camera's processor gives; YUV420, which costs least"
+            ),
+            "encoder": Option(
+                _one_of("auto", "software", "hardware"),
+                "who makes the JPEG: auto takes the hardware's where there is one",
+            ),
+            "quality": _QUALITY,
+            "exposure_us": _EXPOSURE,
+            "gain": _GAIN,
+            "hflip": Option(_yes, "1: mirrored, left and right"),
+            "vflip": Option(_yes, "1: upside down; with hflip=1 turned by half"),
+        },
+        ("picamera2", "libcamera", *_IMAGING),
+        extra="picamera2",
+    ),
 }
 
 _SECRET_QUERY = re.compile(

@@ -2,7 +2,7 @@
 
 Runs in: both ends. Plain functions on bytes: the reading and writing is the owners' business.
 
-    header   magic "CDw3", kind, length of meta, length of blob     little endian, 16 bytes
+    header   magic "CDw4", kind, length of meta, length of blob     little endian, 16 bytes
     meta     JSON
     blob     bytes: a JPEG, mostly
 
@@ -10,7 +10,7 @@ Runs in: both ends. Plain functions on bytes: the reading and writing is the own
     START     Camera._order_start   Worker.run            source, first_seq, wanted; -
     HELLO     Worker.run            Camera._dispatch      versions of what is loaded (opening begins now); -
     READY     Worker._send_ready    Camera._on_ready      fields of Opened, limits, applied, refused; -
-    FRAME     Worker._serve         Camera._on_frame      captured_ns, size, drops; JPEG
+    FRAME     Worker._serve         Camera._on_frame      captured_ns, size, drops, sensor; JPEG
     DROPS     Worker._serve         Camera._dispatch      drops (while there are no frames to carry them); -
     REST      Camera._ask_to_rest   Worker._serve         - (give the device back; another START takes it again); -
     RESTED    Worker._rest          Camera._on_rested     - (from here on the device is free); -
@@ -18,7 +18,8 @@ Runs in: both ends. Plain functions on bytes: the reading and writing is the own
     APPLIED   Worker.on_apply       Camera._on_applied    id, applied or error, limits; -
     STILL     Camera.still          Worker.on_still       id, overrides, format, quality; -
     TAKEN     Worker.on_still       Camera._on_taken      id, pictures read for it, applied behind it; captured_ns,
-                                                          size, format, quality, settings or error; the still, encoded
+                                                          size, format, quality, settings, sensor or error; the
+                                                          still, encoded
     FAILED    worker.main           Camera._dispatch      code, message, hint; -
     RUN       Pixels.run            pixelsworker.main     operation, arguments; input
     DONE      pixelsworker.main     Pixels._on_message    error, code, hint; output (HELLO comes first here too)
@@ -34,7 +35,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
 
-VERSION = 3
+VERSION = 4
 _HEADER = struct.Struct("<4sIII")
 _MAGIC = b"CDw%d" % VERSION
 PIPE_BYTES = 1 << 20  # the most an ordinary user may ask for: a whole frame fits, the worker never waits in the middle

@@ -74,7 +74,7 @@ class Worker:
             self.first_seq = start.meta["first_seq"]
             self.wanted = Settings(**start.meta["wanted"])
             backend = open_backend(source, self.first_seq)
-            send(self.frames, Kind.HELLO, {"versions": _versions(KINDS[source.kind].loads)})
+            send(self.frames, Kind.HELLO, {"versions": _versions(KINDS[source.kind].loads) | backend.versions})
             opened = backend.open()
             try:
                 self._send_ready(backend, opened)
@@ -142,6 +142,8 @@ class Worker:
             meta: dict[str, Any] = {"captured_ns": picture.captured_ns, "size": picture.size}
             if backend.drops:
                 meta["drops"] = backend.drops
+            if picture.sensor:
+                meta["sensor"] = picture.sensor
             if backend.wire_fault:
                 self._spoil(backend.wire_fault, meta, jpeg)
             send(self.frames, Kind.FRAME, meta, jpeg)
@@ -201,6 +203,7 @@ class Worker:
             blob, made = self._encode_still(picture, order.meta["format"], order.meta["quality"])
             answer |= made
             answer |= {"captured_ns": picture.captured_ns, "size": picture.size, "settings": in_force.given()}
+            answer["sensor"] = picture.sensor
             if len(blob) > wire.LARGEST_BLOB:
                 blob, answer["error"] = b"", describe(SourceFailed("the still is too large", "ask for a JPG"))
         answer |= {"pictures": self.first_seq - seq, "applied": self.applied.given()}

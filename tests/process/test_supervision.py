@@ -321,3 +321,16 @@ def test_a_service_without_descriptors_left_says_so_and_recovers(start: StartSer
     camera = service.until_state("live")
     assert camera["restarts"]["worker_died"] >= 2
     assert "a mistake in Camdock" not in service.log
+
+
+def test_what_the_sensor_says_is_told_of_the_newest_picture_and_kept_with_a_still(start: StartService) -> None:
+    service = start("synthetic:?size=320x240&fps=30")
+    service.until_state("live")
+    assert service.camera()["sensor"] == {
+        "exposure_us": 10_000, "gain": 1.0, "colour_temperature_k": None, "timestamp_ns": None,
+    }  # fmt: skip
+    taken = service.ask("POST", "/cameras/camera/captures", {"exposure_us": 4000, "gain": 2.0}).json()
+    assert (taken["sensor"]["exposure_us"], taken["sensor"]["gain"]) == (4000, 2.0)
+    kept = service.get(f"/captures/{taken['filename']}/metadata").json()
+    assert kept["sensor"] == taken["sensor"]
+    until(lambda: service.camera()["sensor"]["exposure_us"] == 10_000, 5, "the settings in force again")

@@ -26,10 +26,12 @@ from camdock.frame import Still
 from camdock.settings import Settings
 
 AT = datetime(2026, 10, 17, 1, 2, 3, 4999).timestamp()
+SENSOR = {"exposure_us": 9_987, "gain": 1.5, "colour_temperature_k": 4700, "timestamp_ns": 67_555_780_425_350}
 
 
 def still(data: bytes = b"\xff\xd8picture\xff\xd9", at: float = AT, still_format: str = "JPG") -> Still:
-    return Still(data, still_format, (64, 48), 7, at, Settings(10_000, 1.5, False), "front", "synthetic:", "a card")
+    settings = Settings(10_000, 1.5, False)
+    return Still(data, still_format, (64, 48), 7, at, settings, "front", "synthetic:", "a card", sensor=SENSOR)
 
 
 def add(captures: Captures, **more: Any) -> str:
@@ -53,7 +55,7 @@ def test_a_capture_is_the_bytes_and_their_metadata(tmp_path: Path) -> None:
         "camera": "front", "source": "synthetic:", "device": "a card", "seq": 7, "captured_at": AT, "format": "JPG",
         "size": {"width": 64, "height": 48}, "size_bytes": len(still().data),
         "sha256": hashlib.sha256(still().data).hexdigest(),
-        "settings": {"exposure_us": 10_000, "gain": 1.5, "auto_exposure": False},
+        "settings": {"exposure_us": 10_000, "gain": 1.5, "auto_exposure": False}, "sensor": SENSOR,
     }  # fmt: skip
     assert sorted(os.listdir(captures.folder)) == [capture.filename, capture.filename + ".json"]
 

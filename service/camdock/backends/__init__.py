@@ -18,7 +18,7 @@ from camdock.source import KINDS, Source
 
 DEFAULT_QUALITY = 80
 
-# kind of source -> module and class. picamera2 has its line as soon as it has its file.
+# kind of source -> module and class
 BACKENDS: dict[str, tuple[str, str]] = {
     "auto": ("camdock.backends.auto", "Auto"),
     "synthetic": ("camdock.backends.synthetic", "Synthetic"),
@@ -26,6 +26,7 @@ BACKENDS: dict[str, tuple[str, str]] = {
     "opencv": ("camdock.backends.opencv", "OpenCV"),
     "relay": ("camdock.backends.relay", "Relay"),
     "pixelink": ("camdock.backends.pixelink", "Pixelink"),
+    "picamera2": ("camdock.backends.picamera2", "PiCamera"),
 }
 
 
@@ -57,6 +58,7 @@ class Backend:
     drops       pictures that were thrown away, by reason
     settle_frames  pictures that are on their way with the old settings when new ones have been set
     quality     JPEG quality for pictures that the device does not encode
+    versions    of libraries that do not say theirs the usual way, by import name
     wire_fault  set by `synthetic:` alone: how the next message is to be spoiled
     """
 
@@ -67,6 +69,7 @@ class Backend:
         self.source = source
         self.first_seq = first_seq
         self.drops: Counter[str] = Counter()
+        self.versions: dict[str, str] = {}
         self.wire_fault: Literal["", "half_frame", "garbage"] = ""
         self.quality: int = source.options.get("quality", DEFAULT_QUALITY)
         self.settle_frames: int = source.options.get("settle_frames", self.usual_settle_frames)

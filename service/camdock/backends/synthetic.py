@@ -161,7 +161,8 @@ class Synthetic(Backend):
     def _delivered(self, picture: Picture) -> Picture:
         if self.format != "JPEG":
             return picture
-        return Picture(self.size, picture.captured_ns, jpeg=encode_jpeg(picture, self.quality))
+        jpeg = encode_jpeg(picture, self.quality)
+        return Picture(self.size, picture.captured_ns, jpeg=jpeg, sensor=picture.sensor)
 
     def _draw(self, captured_ns: int) -> Picture:
         number = self.first_seq + self.count
@@ -173,8 +174,8 @@ class Synthetic(Backend):
         sweep = number * max(2, width // 160) % max(1, width - 8)
         levels = (self.rgb if self.format == "RGB" else self.y).copy()
         mark_number(levels, number)
+        self.exposures.append(self.settings.exposure_us or 0)
         if self.in_flight is not None:
-            self.exposures.append(self.settings.exposure_us or 0)
             mark_number(levels, self.exposures[0], height * 5 // 6)
         row, column = self.text_at
         for glyph in text:
@@ -184,9 +185,10 @@ class Synthetic(Backend):
             target[:] = cell if levels.ndim == 2 else cell[..., None]
             column += self.glyphs[glyph].shape[1]
         levels[height * 3 // 4 : height * 5 // 6, sweep : sweep + 8] = 235
+        sensor = {"exposure_us": self.exposures[0], "gain": self.settings.gain}
         if self.format == "RGB":
-            return Picture(self.size, captured_ns, rgb=levels)
-        return Picture(self.size, captured_ns, planes=(levels, *self.chroma))
+            return Picture(self.size, captured_ns, rgb=levels, sensor=sensor)
+        return Picture(self.size, captured_ns, planes=(levels, *self.chroma), sensor=sensor)
 
     def _fault(self) -> None:
         """Fail if it is time to."""

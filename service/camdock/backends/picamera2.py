@@ -1,0 +1,406 @@
+"""picamera2: a camera on a Raspberry Pi's ribbon cable: YUV420 encoded from its planes, stills by a mode switch.
+
+Runs in: the worker. In here `picamera2` is the library, which camdock/picamera2lib.py loads.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from camdock import devices, imaging
+from camdock.backends import Backend, Opened
+from camdock.errors import CameraError, SourceBusy, SourceDenied, SourceFailed, SourceMissing, SourceStalled
+from camdock.frame import Picture
+from camdock.picamera2lib import HEAPS, load, reasons
+from camdock.settings import Limits, Settings
+
+SIZE, FPS = (1280, 720), 30.0
+BUFFERS = 6  # picamera2's own number for video: fewer, and a slow moment costs pictures
+STILL_BUFFERS = 1  # one picture of 12 megapixels at a time: contiguous memory is scarce
+STILL_WITHIN_S = 5.0  # a mode switch and the sensor's slowest picture; an exposure comes on top
+CONVERGE_WITHIN_S = 1.5  # how long a still waits for automatic exposure to find its value
+ENCODER = "/dev/video11"  # of the Pi 4 and earlier; picamera2 opens it by this name
+ENCODER_CARD = "bcm2835-codec-encode"
+AE_SEARCHING = 1  # libcamera's AeStateSearching
+
+
+class PiCamera(Backend):
+    """One camera, by its place in picamera2's list, by libcamera's id, or by its model.
+
+    usual_settle_frames  0: a still is taken in a mode that is started with its settings
+    """
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.library = load()
+        self.versions = self.library.versions
+        self.camera: Any = None
+        self.encoder: Any = None
+        self.sensor: dict[str, Any] = {}
+        self.is_searching = self.is_video_range = False
+        self.controls: dict[str, Any] = {}
+        self._job: Any = None  # a picture that was asked for and has not come
+        self._last_number: int | None = None
+
+    # --- opening --------------------------------------------------------------------------------------------------
+
+    def open(self) -> Opened:
+        cameras = self._cameras()
+        place = self._place(cameras)
+        self.name = f"{cameras[place].get('Model', 'camera')} ({cameras[place]['Id']})"
+        try:
+            self.camera = self.library.Picamera2(place)
+            self.controls = self._controls_for(self._wanted(Settings()))
+            self._stream()
+        except (RuntimeError, OSError) as error:
+            raise self._error(error, "to open") from error
+        config = self.camera.camera_configuration()["main"]
+        self.size, self.format = config["size"], "MJPG" if self.encoder else config["format"]
+        return Opened(self.source.redacted, self.name, self.size, self._fps(), self.format)
+
+    def _cameras(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.library.Picamera2.global_camera_info()
+        return found
+
+    def _place(self, cameras: list[dict[str, Any]]) -> int:
+        """Which of them is meant; the place in this list is what picamera2 takes, not `Num`. Raises SourceMissing."""
+        target = self.source.target
+        listed = ", ".join(f"{place} is {one.get('Model', '?')} ({one['Id']})" for place, one in enumerate(cameras))
+        if target.isdecimal():
+            found = [int(target)] if int(target) < len(cameras) else []
+        else:
+            found = [place for place, one in enumerate(cameras) if one["Id"] == target] or [
+                place for place, one in enumerate(cameras) if one.get("Model", "").lower() == target.lower()
+            ]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise SourceMissing(f"{len(found)} cameras are called {target}: {listed}", "name it by its number or id")
+        hint = "switch the machine off, look at both ends of the ribbon cable; `rpicam-hello --list-cameras` shows it"
+        if cameras:
+            raise SourceMissing(f"libcamera finds no camera {target}; there is {listed}", hint)
+        raise SourceMissing("libcamera finds no camera", hint)
+
+    def _stream(self) -> None:
+        """Configure for live pictures and start."""
+        options = self.source.options
+        size, chosen = options.get("size", SIZE), options.get("format", "YUV420")
+        self._configure(self._video(size, chosen))
+        self.camera.start()
+        if self._wants_hardware(chosen):
+            self._start_encoder()
+
+    def _video(self, size: tuple[int, int], chosen: str) -> Any:
+        libcamera = self.library.libcamera
+        transform = libcamera.Transform(hflip=self._flip("hflip"), vflip=self._flip("vflip"))
+        main = {"size": size, "format": chosen}
+        try:
+            # Full range, as JPEG means it. No raw stream: nobody looks at one, and it would take memory.
+            return self.camera.create_video_configuration(
+                main=main, raw=None, controls=self.controls, transform=transform, buffer_count=BUFFERS, display=None,
+                colour_space=libcamera.ColorSpace.Sycc(),
+            )  # fmt: skip
+        except (TypeError, AttributeError):  # an earlier picamera2: the configuration that it keeps itself
+            config = self.camera.video_configuration
+            config.main.size, config.main.format = size, chosen
+            config.transform, config.buffer_count = transform, BUFFERS
+            config.controls = self.controls
+            return config
+
+    def _flip(self, name: str) -> int:
+        return int(self.source.options.get(name, False))
+
+    def _configure(self, config: Any) -> None:
+        self.camera.configure(config)
+        self._last_number = None  # each mode counts anew
+        space = self.camera.camera_configuration().get("colour_space")
+        self.is_video_range = str(getattr(space, "range", "")).endswith("Limited")
+
+    def _fps(self) -> float:
+        """What is promised: what was asked for, as far as this mode can."""
+        return round(1e6 / self.frame_us, 3)
+
+    @property
+    def frame_us(self) -> int:
+        """Microseconds from one picture to the next."""
+        wanted = round(1e6 / self.source.options.get("fps", FPS))
+        shortest, longest = self.camera.camera_controls.get("FrameDurationLimits", (wanted, wanted))[:2]
+        return int(max(shortest, min(wanted, longest)))
+
+    # --- the hardware's encoder -----------------------------------------------------------------------------------
+
+    def _wants_hardware(self, chosen: str) -> bool:
+        asked = self.source.options.get("encoder", "auto")
+        # Asked of the node itself: without any /dev/video* picamera2 takes a Pi 5 for a Pi 4, which has an encoder.
+        there = asked != "software" and chosen == "YUV420" and has_encoder()
+        if asked == "hardware" and not there:
+            raise SourceFailed(
+                f"{self.name}: this machine has no JPEG encoder ({ENCODER} is none)",
+                "`encoder=software`; the Pi 5 has none, and a container must be given the node",
+            )
+        return there
+
+    def _start_encoder(self) -> None:
+        from camdock.picamera2encoder import Encoded  # imports more of picamera2
+
+        self.encoder = Encoded(self.camera)
+
+    # --- pictures -------------------------------------------------------------------------------------------------
+
+    def read(self, wait_s: float) -> Picture | None:
+        if self.encoder:
+            taken = self.encoder.next(wait_s)
+            return Picture(self.size, self._captured_ns(taken[1]), jpeg=taken[0]) if taken else None
+        request = self._request(wait_s)
+        if request is None:
+            return None
+        try:
+            self._note(request)
+            return self._encoded(request)
+        finally:
+            request.release()
+
+    def _encoded(self, request: Any) -> Picture:
+        """The live picture of a request, encoded while the camera's memory is ours: nothing is copied on the way."""
+        with self.library.MappedArray(request, "main", reshape=False, write=False) as mapped:
+            picture = self._picture(mapped.array)
+            return replace(picture, jpeg=imaging.encode_jpeg(picture, self.quality), planes=(), rgb=None)
+
+    def _request(self, wait_s: float) -> Any:
+        """The next completed request, which must be released; None when there was none in time.
+
+        One that was asked for stays asked for: cancelling it could lose a buffer that arrives that very moment.
+        """
+        if self._job is None:
+            self._job = self.camera.capture_request(wait=False)
+        try:
+            request = self.camera.wait(self._job, timeout=wait_s)
+        except TimeoutError:
+            return None
+        except RuntimeError as error:
+            raise self._error(error, "to give a picture") from error
+        self._job = None
+        return request
+
+    def _note(self, request: Any) -> None:
+        """Keep what the sensor says of this picture."""
+        controls, given = self.library.libcamera.controls, request.request.metadata
+        number = int(request.request.sequence)
+        if self._last_number is not None and number > self._last_number + 1:
+            self.drops["lost"] += number - self._last_number - 1
+        self._last_number = number
+        self.sensor = {
+            name: kind(value)
+            for name, kind, control in (
+                ("exposure_us", int, controls.ExposureTime),
+                ("gain", lambda value: round(value, 3), controls.AnalogueGain),
+                ("colour_temperature_k", int, controls.ColourTemperature),
+                ("timestamp_ns", int, controls.SensorTimestamp),
+            )
+            if (value := given.get(control)) is not None
+        }
+        state = getattr(controls, "AeState", None)
+        self.is_searching = state is not None and given.get(state) == AE_SEARCHING
+
+    @staticmethod
+    def _captured_ns(stamp: int) -> int:
+        """A sensor's time on our clock: it may count from the boot, sleep included. Now, where it cannot be true."""
+        now, asleep = time.monotonic_ns(), time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.monotonic_ns()
+        for candidate in (stamp, stamp - asleep):
+            if now - 10_000_000_000 < candidate <= now:
+                return candidate
+        return now
+
+    def _picture(self, flat: Any) -> Picture:
+        """A buffer of the stream in force as a Picture; its planes are the buffer's memory where lines have no padding.
+
+        flat  (bytes of the buffer,) uint8
+        """
+        config = self.camera.camera_configuration()["main"]
+        (width, height), stride = config["size"], config["stride"]
+        captured_ns = self._captured_ns(self.sensor.get("timestamp_ns", 0))
+        match config["format"]:
+            case "YUV420":
+                split = imaging.split_yuv420(flat, width, height, stride)
+                planes = imaging.to_full_range(split) if self.is_video_range else split
+                return Picture((width, height), captured_ns, planes=planes, sensor=self.sensor)
+            case "RGB888" | "BGR888" as name:  # DRM's names are little-endian: RGB888 has blue first
+                lines = flat[: stride * height].reshape(height, stride)[:, : width * 3]
+                rgb = np.ascontiguousarray(lines).reshape(height, width, 3)
+                order = "BGR" if name == "RGB888" else "RGB"
+                return Picture((width, height), captured_ns, rgb=rgb, order=order, sensor=self.sensor)
+            case name:
+                raise SourceFailed(f"{self.name} gives {name}, which is not understood", "`format=RGB888`")
+
+    # --- stills ---------------------------------------------------------------------------------------------------
+
+    def still(self, wait_s: float) -> Picture | None:
+        """One picture of the whole sensor: the camera changes its mode, takes one, and changes back."""
+        self._converge()
+        self._last_number = None
+        if self.encoder:
+            self.encoder.stop()
+            self.encoder = None
+        within_s = STILL_WITHIN_S + 3 * self.controls.get("ExposureTime", 0) / 1e6
+        config = self.camera.create_still_configuration(
+            main={"format": "RGB888" if self.source.options.get("format") == "RGB888" else "YUV420"}, raw=None,
+            controls=self.controls, buffer_count=STILL_BUFFERS,
+            transform=self.library.libcamera.Transform(hflip=self._flip("hflip"), vflip=self._flip("vflip")),
+        )  # fmt: skip
+        live = self.is_video_range
+        try:
+            request = self.camera.switch_mode_capture_request_and_stop(config, wait=within_s)
+        except TimeoutError as error:
+            self.camera.cancel_all_and_flush()
+            raise SourceStalled(
+                f"{self.name}: no still within {within_s:.1f} s", "look at the ribbon cable and `dmesg`"
+            ) from error
+        except (RuntimeError, OSError) as error:
+            raise self._error(error, "to take a still") from error
+        try:
+            space = self.camera.camera_configuration().get("colour_space")
+            self.is_video_range = str(getattr(space, "range", "")).endswith("Limited")
+            self._note(request)
+            with self.library.MappedArray(request, "main", reshape=False, write=False) as mapped:
+                picture = self._picture(mapped.array.copy())  # it is encoded when live pictures come again
+        finally:
+            self.is_video_range = live
+            request.release()
+        try:
+            self._stream()
+        except (RuntimeError, OSError) as error:
+            raise self._error(error, "to go on behind a still") from error
+        return picture
+
+    def _converge(self) -> None:
+        """Read until no picture is on its way, and automatic exposure has found its value, or takes too long."""
+        until = time.monotonic() + CONVERGE_WITHIN_S
+        while time.monotonic() < until:
+            if self._job is None and not (self.controls.get("AeEnable") and self.is_searching):
+                return
+            request = self._request(max(0.0, until - time.monotonic()))
+            if request is not None:
+                self._note(request)
+                request.release()
+        if self._job is not None:
+            raise SourceStalled(
+                f"{self.name}: no picture for {CONVERGE_WITHIN_S:g} s", "look at the ribbon cable and `dmesg`"
+            )
+
+    # --- settings -------------------------------------------------------------------------------------------------
+
+    def limits(self) -> Limits:
+        able = self.camera.camera_controls
+        exposure, gain = able.get("ExposureTime"), able.get("AnalogueGain")
+        return Limits(
+            exposure_us=(max(1, int(exposure[0])), int(exposure[1])) if exposure and exposure[1] else None,
+            gain=(float(gain[0]), float(gain[1])) if gain else None,
+            auto_exposure="AeEnable" in able,
+        )
+
+    def _wanted(self, wanted: Settings) -> Settings:
+        asked = {name: self.source.options[name] for name in ("exposure_us", "gain") if name in self.source.options}
+        return Settings().changed(asked).changed(wanted.given())
+
+    def apply(self, wanted: Settings) -> Settings:
+        wanted = self._wanted(wanted)
+        self.limits().check(wanted.given(), self.name)
+        self.controls = self._controls_for(wanted)
+        self.camera.set_controls(self.controls)
+        automatic = self.controls.get("AeEnable")
+        return Settings(
+            exposure_us=self.controls.get("ExposureTime") or self.sensor.get("exposure_us"),
+            gain=self.controls.get("AnalogueGain") or self.sensor.get("gain"),
+            auto_exposure=automatic,
+        )
+
+    def _controls_for(self, wanted: Settings) -> dict[str, Any]:
+        """Every control that follows from the settings; each mode is started with all of them."""
+        able = self.camera.camera_controls
+        controls: dict[str, Any] = {}
+        automatic = wanted.exposure_us is None and wanted.auto_exposure is not False
+        exposure_us = wanted.exposure_us or 0
+        if not automatic and not exposure_us:
+            exposure_us = self.sensor.get("exposure_us", 0)
+        gain = wanted.gain or (0.0 if automatic else self.sensor.get("gain", 0.0))
+        if "AeEnable" in able:
+            controls["AeEnable"] = automatic
+        # Nought gives the value back to the automatic (picamera2 from 0.3.27 says so to libcamera 0.7 by a mode).
+        if "ExposureTime" in able:
+            controls["ExposureTime"] = exposure_us
+        if "AnalogueGain" in able:
+            controls["AnalogueGain"] = gain
+        if "FrameDurationLimits" in able:
+            # They clip the exposure: a longer one needs longer frames.
+            frame_us = max(self.frame_us, exposure_us)
+            controls["FrameDurationLimits"] = (frame_us, frame_us)
+        return controls
+
+    # --- the end, and errors --------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Give the camera back. libcamera may hang in here when the cable is loose: then the worker is killed."""
+        camera, self.camera, self.encoder, self._job = self.camera, None, None, None
+        if camera is not None:
+            camera.cancel_all_and_flush()
+            camera.close()
+
+    def _error(self, error: Exception, what: str) -> CameraError:
+        """The camera's error for the library's, whose own words often are only that it failed."""
+        words = list(reasons(error))
+        text = next((one for one in reversed(words) if one), "")
+        if any("resource busy" in one or "requiring state Available" in one for one in words):
+            held = " and ".join(_holders()) or "another process"
+            return SourceBusy(
+                f"{self.name} is held by {held}", "stop that program; libcamera gives a camera to one alone"
+            )
+        if any("dmaHeap" in one or HEAPS in one for one in words):
+            return heap_error(self.name)
+        if isinstance(error, PermissionError):
+            return SourceDenied(
+                f"{self.name}: {text}", "the user needs the group video; in a container compose.pi.yaml"
+            )
+        return SourceFailed(
+            f"{self.name} failed {what}: {text}", "the log above has libcamera's own words; `dmesg` more"
+        )
+
+
+def heap_error(name: str) -> SourceDenied:
+    """Why there is no memory for pictures, and what to do about it."""
+    nodes = sorted(map(str, Path(HEAPS).glob("*")))
+    if not nodes:
+        return SourceDenied(
+            f"{name}: there is no {HEAPS}, where picamera2 takes the memory for its pictures",
+            "in a container: compose.pi.yaml gives it the machine's devices; on the machine itself: a Raspberry Pi "
+            "kernel makes it",
+        )
+    return SourceDenied(
+        f"{name}: no memory for pictures from {', '.join(nodes)}",
+        "its user needs the group video: `sudo usermod -aG video USER`, then start the service anew",
+    )
+
+
+def has_encoder() -> bool:
+    """Whether this machine's video node 11 is the JPEG encoder of a Pi 4 or earlier."""
+    if not os.path.exists(ENCODER):
+        return False
+    node = devices.Node(ENCODER, "video", 0, 0, 0, "", "")
+    devices.ask(node, Path(ENCODER))
+    return node.name == ENCODER_CARD
+
+
+def _holders() -> list[str]:
+    """Which other processes have the camera's parts open: "pid 812 (rpicam-vid)"."""
+    parts = [str(path) for path in Path("/dev").glob("media*")]
+    found, _closed = devices.holders(parts)
+    others: Mapping[int, str] = {
+        pid: name for held in found.values() for pid, name in held.items() if pid != os.getpid()
+    }
+    return [f"pid {pid} ({name})" for pid, name in others.items()]
