@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -15,7 +16,10 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
+from camdock.frame import jpeg_size
 from tests.tools.service import ABI_CACHE, Asked, free_port, until
 
 pytestmark = pytest.mark.slow  # each is two services and more
@@ -91,6 +95,25 @@ def test_without_a_device_there_may_be_several(tmp_path: Path) -> None:
         server.until_logged("camera: live", 2)
         assert server.get("/health/ready").status == 200
         assert server.ask("POST", "/images/process?camera=camera").body[:2] == b"\xff\xd8"
+
+
+def test_a_websocket_is_served_as_any_other_server_does_it(tmp_path: Path) -> None:
+    """uvicorn's own protocol class has no door: the pictures go through ASGI."""
+    with gunicorn(tmp_path, "synthetic:?size=320x240&fps=20", CAMDOCK_TOKEN="hunter2hunter2") as server:
+        server.until_logged("camera: live")
+        may = {"Authorization": "Bearer hunter2hunter2"}
+        address = f"ws://127.0.0.1:{server.port}/ws"
+        with pytest.raises(InvalidStatus) as refused:
+            connect(address)
+        assert refused.value.response.status_code in (401, 403)  # the bare 403 where a server has no words for it
+        with connect(address, additional_headers=may) as viewer:
+            said = [viewer.recv(timeout=10) for _ in range(6)]
+        states = [json.loads(one)["state"] for one in said if isinstance(one, str)]
+        pictures = {one for one in said if isinstance(one, bytes)}
+        assert states == ["live"]
+        assert len(pictures) == 5
+        assert {jpeg_size(one) for one in pictures} == {(320, 240)}
+        until(lambda: server.get("/cameras/camera", may).json()["viewers"] == 0, 10, "nobody looks any more")
 
 
 def test_a_reload_hands_the_device_on(tmp_path: Path) -> None:
