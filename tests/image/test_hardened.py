@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import http.client
 import re
+import shutil
+from pathlib import Path
+
+import pytest
 
 from tests.image.conftest import Image
+from tests.tools import certificate
 from tests.tools.containers import Container, docker, new_name
 
 HARDENED = ("--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")
@@ -52,3 +58,25 @@ def test_settings_in_a_volume_outlive_the_container(image: Image) -> None:
             assert container.get("/cameras/camera/settings").json()["wanted"]["gain"] == 2.0
     finally:
         docker("volume", "rm", "--force", volume, check=False)
+
+
+def test_with_a_certificate_it_speaks_tls_and_its_health_check_does_too(image: Image, tmp_path: Path) -> None:
+    made = certificate.shared()
+    for file in (made.cert, made.key):
+        shutil.copy(file, tmp_path)
+        (tmp_path / file.name).chmod(0o444)  # the container's user is nobody here
+    tmp_path.chmod(0o755)
+    mounted = ("--mount", f"type=bind,source={tmp_path},target=/etc/camdock/tls,readonly")
+    paths = {
+        "CAMDOCK_TLS_CERT": f"/etc/camdock/tls/{made.cert.name}",
+        "CAMDOCK_TLS_KEY": f"/etc/camdock/tls/{made.key.name}",
+    }
+    secured = Container(image.tag, *HARDENED, *mounted, **OPEN, **paths)
+    secured.tls = made.client()
+    with secured as container:
+        container.until_state("live")
+        assert container.get("/snapshot").body[:2] == b"\xff\xd8"
+        assert container.health() == (0, "healthy; camera connected\n")
+        container.tls = None
+        with pytest.raises((OSError, http.client.HTTPException)):
+            container.get("/health")
