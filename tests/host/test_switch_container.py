@@ -132,8 +132,16 @@ def test_a_stop_leaves_no_container_and_a_reboot_brings_it_back(host: Deployed) 
     host.tool("gate --watch 0")
 
 
-def test_an_engine_that_is_restarted_takes_the_service_along(host: Deployed) -> None:
-    host.target.done("systemctl restart docker.service")
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param(("systemctl restart docker.service",), id="restarted"),
+        pytest.param(("systemctl stop docker.service docker.socket", "systemctl start docker.service"), id="stopped"),
+    ],
+)
+def test_an_engine_that_is_back_brings_the_service_along(host: Deployed, words: tuple[str, ...]) -> None:
+    for word in words:
+        host.target.done(word)
     until(
         lambda: host.target.run("systemctl is-active camdock.service").stdout.strip() == "active", 60, "it runs again"
     )

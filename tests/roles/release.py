@@ -32,7 +32,7 @@ def make_release(
     (folder / "camdock.env").write_text(
         "CAMDOCK_HOST=0.0.0.0\n" + ('CAMDOCK_TLS_CERT="/etc/camdock/tls.crt"\n' if tls else "")
     )
-    (folder / store.UNIT).write_text("[Service]\n")
+    (folder / store.UNIT).write_text("[Service]\n[Install]\nWantedBy=multi-user.target\n")
     if not (folder / "build").is_symlink():
         (folder / "build").symlink_to(f"../../builds/{build}")
     return folder
@@ -46,7 +46,7 @@ class Noting(unit.Systemd):
 
     def __init__(self, root: Path) -> None:
         folder = root / "units"
-        (folder / "multi-user.target.wants").mkdir(parents=True, exist_ok=True)
+        folder.mkdir(exist_ok=True)
         super().__init__(root, folder)
         self._root = root
         self.runs: str | None = None

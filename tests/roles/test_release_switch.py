@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.roles.release import FILES, Noting, errors, gate, make_release, store, switch
+from tests.roles.release import FILES, Noting, errors, gate, make_release, store, switch, unit
 
 OLD, NEW = "old", "new"
 
@@ -372,3 +372,19 @@ def test_who_reads_may_be_gone(host: Host) -> None:
     )  # fmt: skip
     os.close(writing)
     assert done.returncode == 0
+
+
+def test_the_unit_is_wanted_by_what_its_release_says_and_by_nothing_else(tmp_path: Path) -> None:
+    systemd = unit.Systemd(tmp_path, tmp_path / "units")
+    (tmp_path / "units").mkdir()
+
+    def wanted() -> set[str]:
+        return {one.name for one in (tmp_path / "units").glob("*.wants") if (one / "camdock.service").is_symlink()}
+
+    systemd.install("[Service]\n[Install]\nWantedBy=multi-user.target docker.service\n")
+    assert wanted() == {"multi-user.target.wants", "docker.service.wants"}
+    systemd.install("[Install]\nWantedBy=multi-user.target\n")
+    assert wanted() == {"multi-user.target.wants"}
+    systemd.uninstall()
+    assert wanted() == set()
+    assert not systemd.unit_file.is_symlink()

@@ -86,7 +86,7 @@ class Switcher:
         with undisturbed():
             try:
                 store.begin(release, is_rollback=is_rollback)
-                self._systemd.install()
+                self._systemd.install(self._unit_text(release.id))
             except OSError as error:
                 store.tidy()
                 return Outcome("refused", release.id, before, full(error, store.root))
@@ -184,7 +184,7 @@ class Switcher:
         """The release is there already: only start it if it is not, and look."""
         began = time.time()
         try:
-            self._systemd.install()
+            self._systemd.install(self._unit_text(release.id))
             if self._systemd.state().active not in ("active", "activating"):
                 self._systemd.reload()
                 self._systemd.start()
@@ -203,7 +203,7 @@ class Switcher:
         gate.pass_within(asked.appear_s, asked.watch_s, Darkness())
         return gate.warnings
 
-    def _unit_text(self, name: str | None) -> bytes | None:
+    def _unit_text(self, name: str | None) -> str:
         with contextlib.suppress(OSError):
-            return (self._store.releases / str(name) / UNIT).read_bytes()
-        return None
+            return (self._store.releases / str(name) / UNIT).read_text("utf-8")
+        return ""

@@ -14,6 +14,7 @@ from camdock_release.store import UNIT
 
 SYSTEMCTL_WITHIN_S = 90.0
 LOG_LINES = 60
+_WANTED_BY = re.compile(r"^WantedBy=(.*)$", re.MULTILINE)
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f]")  # Compose writes for a terminal
 
 
@@ -42,8 +43,7 @@ class Systemd:
     """The service's unit. `folder` is where the host's own units are."""
 
     def __init__(self, root: Path, folder: Path = Path("/etc/systemd/system")) -> None:
-        self.unit_file, self.target = folder / UNIT, str(root / "current" / UNIT)
-        self.wanted = folder / "multi-user.target.wants" / UNIT
+        self.folder, self.unit_file, self.target = folder, folder / UNIT, str(root / "current" / UNIT)
 
     @staticmethod
     def _call(*words: str) -> subprocess.CompletedProcess[str]:
@@ -54,16 +54,24 @@ class Systemd:
         except subprocess.TimeoutExpired:
             return subprocess.CompletedProcess(words, 124, "", f"no answer within {SYSTEMCTL_WITHIN_S:.0f} s")
 
-    def install(self) -> None:
-        """Make the unit known to systemd, and wanted at boot. Raises OSError."""
-        self.wanted.parent.mkdir(exist_ok=True)
-        for path, target in ((self.unit_file, self.target), (self.wanted, str(self.unit_file))):
+    def install(self, text: str) -> None:
+        """Make the unit, of which this is the text, known and wanted where its [Install] says. Raises OSError."""
+        wanted = {self.folder / f"{name}.wants" / UNIT for line in _WANTED_BY.findall(text) for name in line.split()}
+        for path in self._links() - wanted:
+            remove(path)
+        for path in wanted:
+            path.parent.mkdir(exist_ok=True)
+        for path, target in ((self.unit_file, self.target), *((path, str(self.unit_file)) for path in sorted(wanted))):
             if not path.is_symlink() or os.readlink(path) != target:
                 link(path, target)
 
+    def _links(self) -> set[Path]:
+        """What wants it now, of this release or of another one."""
+        return {path for folder in self.folder.glob("*.wants") if (path := folder / UNIT).is_symlink()}
+
     def uninstall(self) -> None:
         """Make it unknown."""
-        for path in (self.wanted, self.unit_file):
+        for path in (*self._links(), self.unit_file):
             remove(path)
 
     def reload(self) -> None:
