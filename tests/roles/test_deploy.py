@@ -222,7 +222,7 @@ def test_hosts_that_lack_nothing_are_not_spoken_of(changed: dict[str, Any]) -> N
 def given(**changed: Any) -> dict[str, Any]:
     """The module's parameters, as for a plain native deployment."""
     usual = {"mode": "native", "image": "", "image_archive": "", "source": "auto", "sources": "", "settings": {},
-             "port": 8000}  # fmt: skip
+             "port": 8000, "keep": 3, "memory_max": "512M"}  # fmt: skip
     return {**usual, **changed}
 
 
@@ -237,6 +237,9 @@ DIGEST = f"registry.example.org:5000/camdock@sha256:{'a' * 64}"
         ({"settings": {"CAMDOCK_LOG_LEVEL": "a\nb"}}, "more than one line"),
         ({"settings": {"camdock_x": "1"}}, "only variables of the service"),
         ({"port": 0}, "deploy_port is 0"),
+        ({"keep": 0}, "deploy_keep is 0"),
+        ({"memory_max": "plenty"}, "deploy_memory_max is 'plenty'"),
+        ({"memory_max": "0M"}, "deploy_memory_max is '0M'"),
         ({"port": 65536}, "deploy_port is 65536"),
         ({"image_archive": "x.tar"}, "deploy_image_archive is set, and deploy_mode is native"),
         ({"mode": "container"}, "is needed in deploy_mode container"),

@@ -165,6 +165,16 @@ def test_after_a_rollback_the_one_before_is_next(kept: store.Store) -> None:
     assert (kept.current_id(), kept.previous_id(), kept.confirmed_ids()) == ("b", "a", ["a", "b"])
 
 
+def test_a_history_that_cannot_be_read_is_left_as_it_is_and_named_with_what_to_do(kept: store.Store) -> None:
+    confirm(kept, "a", "b")
+    kept.history.write_text("{")
+    with pytest.raises(errors.Refused, match=r"history\.json cannot be read: .*move it away"):
+        kept.previous_id()
+    with pytest.raises(errors.Refused, match="move it away"):
+        kept.begin(kept.release("c"), is_rollback=False)
+    assert kept.history.read_text() == "{"
+
+
 def test_the_history_does_not_grow_for_ever(kept: store.Store) -> None:
     confirm(kept, *["a", "b"] * 15)
     assert len(kept.confirmed_ids()) == store.HISTORY

@@ -51,6 +51,8 @@ options:
   settings: {description: Further variables of the service., type: dict, default: {}}
   environment: {description: Variables for pip and docker., type: dict, default: {}}
   free_mb: {description: Least free space asked for; 0 for what was measured., type: int, default: 0}
+  keep: {description: How many releases stay., type: int, default: 3}
+  memory_max: {description: Most memory of the service., type: str, default: 512M}
 author: The Camdock authors
 """
 EXAMPLES = r"""
@@ -194,6 +196,14 @@ def contradictions(given: dict[str, Any]) -> list[str]:
             problems.append(f"The value of {name} in deploy_settings has more than one line.")
     if not 1 <= given["port"] <= 65535:
         problems.append(f"deploy_port is {given['port']}: a port is a number from 1 to 65535.")
+    if given["keep"] < 1:
+        problems.append(
+            f"deploy_keep is {given['keep']}: at least 1 release stays, and the one before it for the way back."
+        )
+    if not re.fullmatch(r"[1-9]\d*[KMG]", given["memory_max"]):
+        problems.append(
+            f"deploy_memory_max is {given['memory_max']!r}: write a whole number with K, M or G, such as 512M."
+        )
     if given["mode"] == "native":
         for name in ("image", "image_archive"):
             if given[name]:
@@ -498,6 +508,8 @@ def main() -> None:
             "settings": {"type": "dict", "default": {}},
             "environment": {"type": "dict", "default": {}},
             "free_mb": {"type": "int", "default": 0},
+            "keep": {"type": "int", "default": 3},
+            "memory_max": {"type": "str", "default": "512M"},
         },
         supports_check_mode=True,
         no_log=True,  # the environment may carry a login

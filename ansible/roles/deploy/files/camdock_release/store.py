@@ -170,6 +170,11 @@ class Store:
             return read_json(self.history)
         except FileNotFoundError:
             return {}
+        except Refused as error:
+            raise Refused(
+                f"{error}. Look at it, and move it away: the releases stay, and what is forgotten is which of them "
+                "have served, so that no rollback goes there before the next two deployments"
+            ) from None
 
     def confirmed_ids(self) -> list[str]:
         """Confirmed releases that are still there, the newest last."""
