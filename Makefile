@@ -128,8 +128,8 @@ ifneq ($$(call given,$(1)),)
 $(2): export CAMDOCK_$(1) = $$(value $(1))
 endif
 endef
-$(foreach name,SOURCE SOURCES HOST PORT,$(eval $(call PASSED,$(name),run up deploy doctor)))
-$(foreach name,MODE IMAGE YES,$(eval $(call PASSED,$(name),deploy)))
+$(foreach name,SOURCE SOURCES HOST PORT,$(eval $(call PASSED,$(name),run up deploy rollback restore doctor)))
+$(foreach name,MODE IMAGE YES,$(eval $(call PASSED,$(name),deploy rollback restore)))
 $(eval $(call PASSED,TOKEN,run up doctor))
 
 .PHONY: run
@@ -147,6 +147,13 @@ down: ## Remove that container and its network; settings and captures stay
 .PHONY: deploy
 deploy: $(DEPLOY) ## To one machine over SSH, HOST=pi@camera.local: explains, asks once; MODE= SOURCE= PORT= IMAGE= YES=1
 	@exec $(PY) ansible/one.py $(ARGS)
+
+.PHONY: rollback restore
+rollback: $(DEPLOY) ## One machine back to the release before; HOST= YES=1
+	@exec $(PY) ansible/one.py --play rollback $(ARGS)
+
+restore: $(DEPLOY) ## The apt packages that were removed there, put back; HOST= YES=1
+	@exec $(PY) ansible/one.py --play restore $(ARGS)
 
 .PHONY: devices
 devices: ## What a container needs for this machine's cameras: make -s devices > compose.override.yaml; ARGS=--run

@@ -2,6 +2,8 @@
 """Deploys Camdock to one machine, for who has never seen Ansible: looks, explains what it will do, asks once, does it.
 
     make deploy HOST=pi@camera.local            python ansible/one.py --help
+    make rollback HOST=pi@camera.local          back to the release before
+    make restore HOST=pi@camera.local           apt's packages that were removed for it, put back
 
 The plays do the work (deploy.yml); whoever has several machines writes an inventory and calls them.
 """
@@ -25,6 +27,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 DEVICES = HERE.parent / "service" / "camdock" / "devices.py"
 MODES = ("native", "container")
+PLAYS = {"deploy": "deploy.yml", "rollback": "rollback.yml", "restore": "restore.yml"}
 LOCAL = ("localhost", "127.0.0.1", "::1")
 EXIT_USAGE = 2
 # Options of ansible-playbook that say where sudo's password comes from.
@@ -106,7 +109,7 @@ class Machine:
         user, name, port = self._login
         # What begins with a dash would be an option of ssh; brackets and braces mean something to Ansible.
         if not re.fullmatch(r"[\w.:%][\w.:%-]*", name) or not re.fullmatch(r"|[^-\s{}][^\s{}]*", user):
-            raise CannotGoOn(f"HOST={self.given} names no machine. For example: make deploy HOST=pi@camera.local")
+            raise CannotGoOn(f"HOST={self.given} names no machine. For example: HOST=pi@camera.local")
         if port and not (port.isdigit() and 0 < int(port) < 65536):
             raise CannotGoOn(f"HOST={self.given}: {port} is no port; 22 is what SSH listens on by itself")
 
@@ -179,16 +182,41 @@ def cameras(machine: Machine) -> str:
     return ", ".join(f"{one['name'] or 'a camera'} ({one['path']})" for one in nodes[:4])
 
 
+def found(machine: Machine) -> list[str]:
+    """What there is, a line each."""
+    about = machine.answers
+    there = f"release {about['release']} is there; it is kept" if about["release"] else "not there yet"
+    return [
+        f"{machine.given}: {about['board'] or about['machine']}, {about['system']}, Python {about['python']}",
+        f"  cameras   {cameras(machine)}",
+        f"  Camdock   {there}",
+    ]
+
+
+WORDS = {
+    "rollback": [
+        "  1. stop the release that runs, and start the one that ran before it",
+        "  2. watch its pictures; where none come, put back the one that runs now",
+    ],
+    "restore": [
+        "  1. install the apt packages again that were removed for Camdock, in their versions, with their marks",
+        "  2. let apt install them from now on. Camdock itself stays as it is",
+    ],
+}
+
+
 def explanation(machine: Machine, given: argparse.Namespace) -> str:
     """What there is, and what will be done."""
+    if given.play != "deploy":
+        return "\n".join([*found(machine), "", "This will", *WORDS[given.play]])
     about = machine.answers
     steps = []
     person = "" if about["user"] in ("", "root") else f" and {about['user']}"
     how = ", as a container" if given.mode == "container" else ""
-    if given.mode == "native" and (found := in_the_way(machine)):
+    if given.mode == "native" and (packages := in_the_way(machine)):
         steps += [
-            f"remove {', '.join(found)}: apt's own, in the way of the libraries that Camdock brings.",
-            "   apt is asked first; nothing is done if it would take more. ansible/restore.yml puts them back",
+            f"remove {', '.join(packages)}: apt's own, in the way of the libraries that Camdock brings.",
+            "   apt is asked first; nothing is done if it would take more. `make restore` puts them back",
         ]
     steps += [
         f"make a user `camdock` without a login, and let it{person} open cameras (group video)",
@@ -203,15 +231,7 @@ def explanation(machine: Machine, given: argparse.Namespace) -> str:
         else:
             number += 1
             numbered.append(f"  {number}. {step}")
-    there = f"release {about['release']} is there; it is kept" if about["release"] else "not there yet"
-    lines = [
-        f"{machine.given}: {about['board'] or about['machine']}, {about['system']}, Python {about['python']}",
-        f"  cameras   {cameras(machine)}",
-        f"  Camdock   {there}",
-        "",
-        "This will",
-        *numbered,
-    ]
+    lines = [*found(machine), "", "This will", *numbered]
     if not given.loopback:
         lines += ["", "Whoever wants to see it needs a token, which is made there and is never shown here."]
     return "\n".join(lines)
@@ -227,6 +247,8 @@ def address(machine: Machine, given: argparse.Namespace) -> str:
 
 def variables(given: argparse.Namespace) -> dict[str, Any]:
     """What the play is told."""
+    if given.play != "deploy":
+        return {}
     told: dict[str, Any] = {
         "deploy_mode": given.mode,
         "deploy_host": "127.0.0.1" if given.loopback else "0.0.0.0",  # noqa: S104 - with a token
@@ -272,7 +294,7 @@ def deploy(machine: Machine, given: argparse.Namespace) -> int:
     program = Path(sys.executable).with_name("ansible-playbook")
     found = str(program) if program.exists() else shutil.which("ansible-playbook")
     if not found:
-        raise CannotGoOn("ansible-playbook is not installed: make deploy brings it, or pip install ansible")
+        raise CannotGoOn("ansible-playbook is not installed: `make` brings it, or pip install ansible")
     with tempfile.TemporaryDirectory(prefix="camdock-") as folder:
         inventory, told = Path(folder) / "inventory.json", Path(folder) / "variables.json"
         inventory.write_text(json.dumps(machine.inventory()))
@@ -284,7 +306,7 @@ def deploy(machine: Machine, given: argparse.Namespace) -> int:
             "--extra-vars",
             f"@{told}",
             *given.options,
-            str(HERE / "deploy.yml"),
+            str(HERE / PLAYS[given.play]),
         ]
         if sudo_asks(machine, given):
             words.insert(1, "--ask-become-pass")
@@ -299,8 +321,10 @@ def main(arguments: Sequence[str]) -> int:
         description="Deploy Camdock to one machine: look at it, explain what will be done, ask once, do it.",
         usage="make deploy HOST=user@name [MODE=container] [SOURCE=...] [PORT=8000] [IMAGE=...] [YES=1] [ARGS=--check]",
         allow_abbrev=False,
-        epilog="Any other word (ARGS='--check --diff', ARGS=-vv) goes to ansible-playbook.",
+        epilog="`make rollback HOST=...` goes back to the release before, `make restore HOST=...` puts back the apt "
+        "packages that were removed. Any other word (ARGS='--check --diff', ARGS=-vv) goes to ansible-playbook.",
     )
+    parser.add_argument("--play", choices=PLAYS, default="deploy", help="what is done there (deploy)")
     parser.add_argument(
         "--mode", choices=MODES, default=environment("CAMDOCK_MODE") or "native",
         help="native: an environment and a systemd unit; container: Docker, on Debian 13",
@@ -329,11 +353,11 @@ def main(arguments: Sequence[str]) -> int:
     try:
         if not given.host:
             raise CannotGoOn(
-                "which machine? For example: make deploy HOST=pi@camera.local, or HOST=localhost for this one"
+                f"which machine? For example: make {given.play} HOST=pi@camera.local, or HOST=localhost for this one"
             )
         if given.mode not in MODES:
             raise CannotGoOn(f"MODE={given.mode} is none of {', '.join(MODES)}")
-        if given.mode == "container" and not given.image:
+        if given.play == "deploy" and given.mode == "container" and not given.image:
             raise CannotGoOn(
                 "MODE=container needs IMAGE=, a file of `docker save` or name@sha256:... For example:\n"
                 "  make image IMAGES=optimized && docker save camdock:optimized >camdock.tar   (same kind of machine)"
@@ -348,12 +372,16 @@ def main(arguments: Sequence[str]) -> int:
             return 0
         status = deploy(machine, given)
     except CannotGoOn as error:
-        print(f"make deploy: {error}", file=sys.stderr)
+        print(f"make {given.play}: {error}", file=sys.stderr)
         return EXIT_USAGE
     except KeyboardInterrupt:
-        print("\nStopped. What was begun is finished or put back by the next make deploy.", file=sys.stderr)
+        print("\nStopped. What was begun is finished or put back by the next `make deploy`.", file=sys.stderr)
         return 130
-    if status == 0 and not {"--check", "-C", "--tags", "-t", "--skip-tags"} & set(given.options):
+    if (
+        given.play == "deploy"
+        and status == 0
+        and not {"--check", "-C", "--tags", "-t", "--skip-tags"} & set(given.options)
+    ):
         sudo = "" if machine.answers["sudo"] == "root" else "sudo "
         terminal = "-t " if machine.answers["sudo"] == "asks" else ""  # where sudo can ask
         where = "" if machine.is_local else f"ssh {terminal}{machine.login} "

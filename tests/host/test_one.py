@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import select
 import subprocess
 import sys
@@ -118,6 +119,22 @@ def test_one_yes_and_it_serves_with_a_token(pi: Pi) -> None:
     assert again.returncode == 0, again.stdout + again.stderr
     assert "is there; it is kept" in again.stdout
     assert "changed=0" in again.stdout
+
+
+def test_with_nothing_to_go_back_to_a_rollback_says_so_and_the_service_goes_on(pi: Pi) -> None:
+    serves = pi.target.done("systemctl show camdock --property=InvocationID")
+    done = run("--play", "rollback", pi.host, "--ssh-config", str(pi.config), "--yes")
+    assert done.returncode == 2, done.stdout
+    assert "start the one that ran before it" in done.stdout
+    assert re.search(r"There is no release before \S+ to go\s+back to", done.stdout), done.stdout
+    assert pi.target.done("systemctl show camdock --property=InvocationID") == serves
+
+
+def test_what_was_removed_for_it_is_put_back(pi: Pi) -> None:
+    assert not pi.target.host.package("python3-numpy").is_installed
+    done = run("--play", "restore", pi.host, "--ssh-config", str(pi.config), "--yes")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert pi.target.host.package("python3-numpy").is_installed
 
 
 def test_a_machine_that_lets_nobody_in_is_explained(pi: Pi) -> None:

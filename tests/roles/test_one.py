@@ -119,7 +119,7 @@ def test_where_the_pictures_are_is_an_address_that_a_browser_takes(one: ModuleTy
 
 
 def test_who_may_open_cameras_is_who_logs_in_and_never_root(one: ModuleType) -> None:
-    given = one.argparse.Namespace(loopback=False, port=8000, mode="native")
+    given = one.argparse.Namespace(loopback=False, port=8000, mode="native", play="deploy")
     assert "let it and pi open cameras" in one.explanation(named(one, "camera.test"), given)
     assert "let it open cameras" in one.explanation(named(one, "root@camera.test", user="root", sudo="root"), given)
 
@@ -156,3 +156,14 @@ def test_a_password_that_sudo_remembers_is_none(one: ModuleType, tmp_path: Path)
     assert asked(f"{tmp_path}:/usr/bin:/bin") == "free"
     sudo.unlink()
     assert asked(str(tmp_path)) == "none"
+
+
+@pytest.mark.parametrize(("play", "words"), [("rollback", "the one that ran before it"), ("restore", "apt packages")])
+def test_the_other_plays_are_explained_too_and_told_nothing_of_a_deployment(
+    one: ModuleType, play: str, words: str
+) -> None:
+    given = one.argparse.Namespace(play=play, mode="native", source="v4l2:0", loopback=False, port=8000)
+    shown = one.explanation(named(one, "camera.test", release="r1"), given)
+    assert words in shown
+    assert "release r1 is there" in shown
+    assert one.variables(given) == {}
