@@ -10,9 +10,21 @@ from pathlib import Path
 import pytest
 
 from tests.tools import build, frames
+from tests.tools.nursery import Nursery
 from tests.tools.service import Service, until
 
 StartService = Callable[..., Service]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nursery(pytestconfig: pytest.Config) -> Iterator[None]:
+    """`make test` forks its services from a process with the imports; `make verify` and a plain pytest start each."""
+    if pytestconfig.option.markexpr != "not slow":
+        yield
+        return
+    with Nursery() as Service.nursery:
+        yield
+    Service.nursery = None
 
 
 @pytest.fixture

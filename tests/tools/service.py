@@ -16,9 +16,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, BinaryIO, ClassVar, Self
 
 import psutil
+
+from tests.tools.nursery import Forked, Nursery
 
 # What the 99th percentile of a small answer must stay under, in ms; beside other tests the machine has less for each.
 RESPONSIVE_MS = 250 if os.environ.get("PYTEST_XDIST_WORKER") else 50
@@ -133,7 +135,10 @@ class Service(Asked):
 
     environment  CAMDOCK_ variables and others, on top of this process's own
     tls          how to ask, where it speaks https
+    nursery      where it is forked, if it is: `make test` saves the imports (tests/process/conftest.py)
     """
+
+    nursery: ClassVar[Nursery | None] = None
 
     environment: Mapping[str, str]
     folder: Path
@@ -155,17 +160,26 @@ class Service(Asked):
             **self.environment,
         }
         with self.log_path.open("wb") as log:
-            self.process = subprocess.Popen(
-                [self.executable, "-m", "camdock", *self.arguments],
-                cwd=self.started_in, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True,
-            )  # fmt: skip
+            self.process = self._start(environment, log)
         try:
             until(self._answers, 20, "the service answers")
         except AssertionError as error:
             self.kill()
             raise AssertionError(f"{error}; its log:\n{self.log}") from None
         return self
+
+    def _start(self, environment: Mapping[str, str], log: BinaryIO) -> subprocess.Popen[bytes] | Forked:
+        # What Python reads before the first line runs cannot be given to one that runs already. What the loader reads
+        # is meant for the worker, where a driver is named; under `auto` the service itself looks for a camera.
+        early = ("PYTHON",) if self.environment.keys() & {"CAMDOCK_SOURCE", "CAMDOCK_SOURCES"} else ("PYTHON", "LD_")
+        own = self.executable != sys.executable or any(name.startswith(early) for name in self.environment)
+        if self.nursery is not None and not own:
+            return self.nursery.start(self.arguments, environment, self.started_in, log)
+        return subprocess.Popen(
+            [self.executable, "-m", "camdock", *self.arguments],
+            cwd=self.started_in, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            start_new_session=True,
+        )  # fmt: skip
 
     def _answers(self) -> bool:
         if self.process.poll() is not None:
