@@ -305,7 +305,7 @@ verify: $(TEST) $(LINT) $(FUZZ) $(DEPLOY) ## What `make test` leaves out: lint, 
 	  gstreamer1.0-plugins-good gstreamer1.0-tools libc6-dev-arm64-cross mmdebstrap openssh-client prometheus qemu-system-x86
 	part "pins" $(AGAIN) plan
 	part "slow tests of camdock abi" again $(PY) -m pytest tests/abi -m slow -- -n 2 --dist loadfile
-	part "slow tests" again $(PY) -m pytest tests/process tests/unit -m slow -- -n 2 --dist loadfile
+	part "slow tests" again $(PY) -m pytest tests/process tests/unit -m "slow or hypothesis" -- -n 2 --dist loadfile
 	part "fuzz" $(PY) -m tests.abi.fuzz --seconds 60
 	part "page" again $(PY) -m pytest tests/page
 	part "bench" $(AGAIN) bench ARGS=--short

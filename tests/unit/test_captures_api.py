@@ -38,6 +38,15 @@ def served(tmp_path: Path, captures: Captures) -> FastAPI:
 PATH = "/captures/capture_20261017_010203_004.jpg"
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> FastAPI:
+    """The same, for tests that only read."""
+    folder = tmp_path_factory.mktemp("kept")
+    captures = Captures(folder / "captures")
+    captures._add(still(DATA))
+    return app_of(live_camera(folder)[0], captures=captures)
+
+
 def test_a_capture_answers_its_metadata_and_where_it_is(served: FastAPI, captures: Captures) -> None:
     answer = ask(served, "/cameras/front/captures", "POST", json={"exposure_us": 500, "gain": 2.0})
     assert answer.status_code == 201
@@ -88,8 +97,8 @@ def test_the_list_goes_on_where_it_ended(served: FastAPI, captures: Captures) ->
 # --- ranges and tags --------------------------------------------------------------------------------------------------
 
 
-def test_the_whole_file_has_its_checksum_as_its_tag(served: FastAPI) -> None:
-    answer, sha256 = ask(served, PATH), ask(served, PATH + "/metadata").json()["sha256"]
+def test_the_whole_file_has_its_checksum_as_its_tag(kept: FastAPI) -> None:
+    answer, sha256 = ask(kept, PATH), ask(kept, PATH + "/metadata").json()["sha256"]
     assert (answer.status_code, answer.content) == (200, DATA)
     assert answer.headers["content-type"] == "image/jpeg"
     assert answer.headers["content-length"] == "1024"
@@ -105,16 +114,16 @@ def test_the_whole_file_has_its_checksum_as_its_tag(served: FastAPI) -> None:
         ("bytes=1023-1023", 1023, 1024),
     ],
 )  # fmt: skip
-def test_a_range_is_answered_exactly(served: FastAPI, wanted: str, begin: int, end: int) -> None:
-    answer = ask(served, PATH, headers={"Range": wanted})
+def test_a_range_is_answered_exactly(kept: FastAPI, wanted: str, begin: int, end: int) -> None:
+    answer = ask(kept, PATH, headers={"Range": wanted})
     assert (answer.status_code, answer.content) == (206, DATA[begin:end])
     assert answer.headers["content-range"] == f"bytes {begin}-{end - 1}/1024"
     assert answer.headers["content-length"] == str(end - begin)
 
 
 @pytest.mark.parametrize("wanted", ["bytes=1024-", "bytes=5000-6000", "bytes=-0"])
-def test_a_range_that_is_not_there_is_refused_with_the_size(served: FastAPI, wanted: str) -> None:
-    answer = ask(served, PATH, headers={"Range": wanted})
+def test_a_range_that_is_not_there_is_refused_with_the_size(kept: FastAPI, wanted: str) -> None:
+    answer = ask(kept, PATH, headers={"Range": wanted})
     assert (answer.status_code, answer.json()["code"]) == (416, "range_not_there")
     assert answer.headers["content-range"] == "bytes */1024"
 
@@ -122,23 +131,23 @@ def test_a_range_that_is_not_there_is_refused_with_the_size(served: FastAPI, wan
 @pytest.mark.parametrize(
     "wanted", ["bytes=20-10", "bytes=-", "bytes=a-b", "lines=0-1", "bytes=0-1,5-6", "", "bytes=٠-٩"]
 )
-def test_a_range_that_is_none_is_ignored(served: FastAPI, wanted: str) -> None:
-    assert ask(served, PATH, headers={"Range": wanted.encode()}).content == DATA
+def test_a_range_that_is_none_is_ignored(kept: FastAPI, wanted: str) -> None:
+    assert ask(kept, PATH, headers={"Range": wanted.encode()}).content == DATA
 
 
-def test_what_one_has_already_is_not_sent_again(served: FastAPI) -> None:
-    tag = ask(served, PATH).headers["etag"]
+def test_what_one_has_already_is_not_sent_again(kept: FastAPI) -> None:
+    tag = ask(kept, PATH).headers["etag"]
     for sent in (tag, f'"x", W/{tag}', "*"):
-        answer = ask(served, PATH, headers={"If-None-Match": sent})
+        answer = ask(kept, PATH, headers={"If-None-Match": sent})
         assert (answer.status_code, answer.content, answer.headers["etag"]) == (304, b"", tag)
-    assert ask(served, PATH, headers={"If-None-Match": '"another"'}).status_code == 200
+    assert ask(kept, PATH, headers={"If-None-Match": '"another"'}).status_code == 200
     halves = {"Range": "bytes=0-9", "If-Range": tag}
-    assert ask(served, PATH, headers=halves).status_code == 206
-    assert ask(served, PATH, headers={**halves, "If-Range": '"another"'}).content == DATA
+    assert ask(kept, PATH, headers=halves).status_code == 206
+    assert ask(kept, PATH, headers={**halves, "If-Range": '"another"'}).content == DATA
 
 
-def test_a_head_tells_of_the_file_and_sends_none_of_it(served: FastAPI) -> None:
-    answer, whole = ask(served, PATH, "HEAD"), ask(served, PATH)
+def test_a_head_tells_of_the_file_and_sends_none_of_it(kept: FastAPI) -> None:
+    answer, whole = ask(kept, PATH, "HEAD"), ask(kept, PATH)
     assert (answer.status_code, answer.content) == (200, b"")
     assert answer.headers == whole.headers
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -19,10 +18,10 @@ PICTURE = jpeg_of(64, 48)
 IMAGE = {"Content-Type": "image/png"}  # which it is not: the bytes decide
 
 
-@pytest.fixture
-def app(tmp_path: Path) -> FastAPI:
-    """With one camera, `front`, which gives 64x48."""
-    camera, _worker = live_camera(tmp_path)
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> FastAPI:
+    """With one camera, `front`, which gave one picture of 64x48; it keeps nothing of what it is asked."""
+    camera, _worker = live_camera(tmp_path_factory.mktemp("images"))
     return app_of(camera)
 
 

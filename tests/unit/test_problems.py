@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,9 +13,10 @@ from camdock.errors import CameraError, every_error
 from tests.unit.rig import app_of, ask, camera_of
 
 
-@pytest.fixture
-def app(tmp_path: Path) -> FastAPI:
-    return app_of(camera_of(tmp_path, name="front"))
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> FastAPI:
+    """With one camera, which nobody changes."""
+    return app_of(camera_of(tmp_path_factory.mktemp("problems"), name="front"))
 
 
 def problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
