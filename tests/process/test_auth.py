@@ -30,7 +30,7 @@ LogIn = Callable[..., tuple[httpx.Client, httpx.Response]]
 SETTINGS = "/cameras/camera/settings"
 
 
-@pytest.fixture(scope="module", params=["service with tokens"])
+@pytest.fixture(scope="module", params=["tokens service"])
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A running service with both tokens; requests come from a proxy that says who sent them."""
     environment = {

@@ -289,6 +289,7 @@ def test_a_recording_ffmpeg_ends_with_the_service_and_does_not_hang(restarted: R
 # --- Python programs --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_example_finds_motion_where_something_moves_and_nowhere_else(tmp_path: Path) -> None:
     sources = f"moving=synthetic:?size=320x240&fps=10 still=opencv:{video_file(tmp_path / 'still.avi', count=1)}?fps=10"
     with Service({"CAMDOCK_SOURCES": sources}, tmp_path) as service:

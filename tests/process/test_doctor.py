@@ -109,6 +109,7 @@ def node(tmp_path: Path) -> Path:
 # --- fast ones --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_all_that_is_wrong_is_named_at_once_and_the_configuration_that_can_be_used_is_used(tmp_path: Path) -> None:
     state = tmp_path / "a file"
     state.touch()
@@ -151,9 +152,10 @@ def test_where_nothing_is_wrong_the_exit_status_is_0_and_the_keys_are_the_agreed
     assert not names & {"configuration", "port", "disk.settings"}, "it was asked about the source alone"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "words"),
-    [("hang_open=1", "opening it did not come back"), pytest.param("stall_after=1", "", marks=pytest.mark.slow)],
+    [("hang_open=1", "opening it did not come back"), ("stall_after=1", "")],
     ids=lambda one: one[:5],
 )
 def test_a_camera_that_hangs_is_given_up_in_time_and_one_that_gave_a_picture_is_well(

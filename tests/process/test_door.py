@@ -52,8 +52,8 @@ def loop(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module", params=["door service"])
 def quick(loop: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A running service: `camera` has 50 pictures a second, `slow` one every two seconds."""
-    sources = "camera=synthetic:?size=320x240&fps=50 slow=synthetic:?size=320x240&fps=0.5"
+    """A running service: `camera` has 25 pictures a second, `slow` one every two seconds."""
+    sources = "camera=synthetic:?size=320x240&fps=25 slow=synthetic:?size=320x240&fps=0.5"
     with running(tmp_path_factory.mktemp("quick"), loop, sources) as service:
         service.until_state("live")
         service.until_state("live", "slow")
@@ -236,7 +236,13 @@ def send_all(client: socket.socket, data: bytes) -> None:
 
 
 @pytest.mark.parametrize("head", [STREAM, STREAM + HEALTH], ids=["a request", "two requests"])
-@pytest.mark.parametrize("sent", [bytes(1 << 20), HEALTH * ((1 << 20) // len(HEALTH))], ids=["zeros", "requests"])
+@pytest.mark.parametrize(
+    "sent",
+    [
+        pytest.param(bytes(1 << 20), id="zeros"),
+        pytest.param(HEALTH * ((1 << 20) // len(HEALTH)), id="requests", marks=pytest.mark.slow),
+    ],
+)
 def test_a_viewer_that_sends_megabytes_gets_its_pictures_and_costs_no_memory(
     service: Service, head: bytes, sent: bytes
 ) -> None:

@@ -148,6 +148,7 @@ def large() -> Iterator[str]:
         over.set()
 
 
+@pytest.mark.slow
 def test_a_viewer_stuck_in_its_last_picture_is_dropped_too(start: StartService, large: str) -> None:
     service = start(large, CAMDOCK_SEND_TIMEOUT_S=str(TIMEOUT_S))
     service.until_state("live")
@@ -230,7 +231,7 @@ def many_files() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("many_files")
-@pytest.mark.parametrize("count", [300, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [100, pytest.param(1000, marks=pytest.mark.slow)])
 def test_hundreds_of_viewers_all_get_pictures(start: StartService, count: int) -> None:
     service = start("synthetic:?size=160x120&fps=10")
     service.until_state("live")

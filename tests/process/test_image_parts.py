@@ -122,6 +122,7 @@ def test_a_real_service_is_well_without_its_camera(tmp_path: Path) -> None:
         assert health(CAMDOCK_PORT=str(service.port)) == (0, "healthy; camera not connected\n", "")
 
 
+@pytest.mark.slow
 def test_names_and_a_token_do_not_keep_it_out(tmp_path: Path) -> None:
     closed = {"CAMDOCK_HOST": "0.0.0.0", "CAMDOCK_TOKEN": "a-long-token", "CAMDOCK_ALLOWED_HOSTS": "127.0.0.1"}
     with Service({"CAMDOCK_SOURCE": "synthetic:", **closed}, tmp_path) as service:
@@ -130,7 +131,8 @@ def test_names_and_a_token_do_not_keep_it_out(tmp_path: Path) -> None:
         assert health(CAMDOCK_HOST="0.0.0.0", CAMDOCK_PORT=str(service.port))[0] == 0
 
 
-@pytest.mark.parametrize("host", ["[::]", *(pytest.param(host, marks=pytest.mark.slow) for host in ("::", "::1"))])
+@pytest.mark.slow
+@pytest.mark.parametrize("host", ["[::]", "::", "::1"])
 def test_it_asks_an_ipv6_address_too(host: str) -> None:
     port = free_port()
     with subprocess.Popen(

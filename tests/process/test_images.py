@@ -135,6 +135,7 @@ def test_more_than_eight_at_once_are_asked_to_come_again(service: Service) -> No
     until(lambda: send(service, COFFEE).status == 200, 5, "the places are free again")
 
 
+@pytest.mark.slow
 def test_eight_large_pictures_at_once_leave_a_stream_and_a_rendition_their_rate(service: Service) -> None:
     picture, steps = large(), [{"op": "resize", "width": 640}]
     send(service, COFFEE)
@@ -186,7 +187,7 @@ def attack(service: Service, one: Hostile) -> int:
     return answer.status
 
 
-@pytest.mark.parametrize("count", [60, pytest.param(2000, marks=[pytest.mark.slow, pytest.mark.timeout(900)])])
+@pytest.mark.parametrize("count", [30, pytest.param(2000, marks=[pytest.mark.slow, pytest.mark.timeout(900)])])
 def test_hostile_uploads_are_refused_and_nobody_notices(service: Service, count: int) -> None:
     for kind in ("JPEG", "PNG", "WEBP", "TIFF", "BMP"):
         assert send(service, honest(kind)).status == 200
@@ -237,6 +238,7 @@ def _noise() -> bytes:
     return request(path, "Content-Type: image/png", f"Content-Length: {len(body)}", method="POST", body=body)
 
 
+@pytest.mark.slow  # it waits for a deadline
 def test_an_answer_that_nobody_takes_keeps_its_place_and_not_for_ever(impatient: tuple[Service, Path]) -> None:
     service, _ = impatient
     head = request("/images/process", "Content-Type: image/jpeg", "Content-Length: 5", method="POST")

@@ -114,7 +114,7 @@ VISITORS: tuple[Callable[[int], None], ...] = (
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("visits", [400, pytest.param(FULL, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("visits", [140, pytest.param(FULL, marks=pytest.mark.slow)])
 def test_visits_leave_nothing(start: StartService, visits: int) -> None:
     service = start("synthetic:?size=160x120&fps=30")
     service.until_state("live")

@@ -28,7 +28,6 @@ SOURCES = {
     "camera": "pixelink:",
     "second": "pixelink:1002?size=330x250&fps=50",
     "absent": "pixelink:1003?size=320x256",
-    "strict": "pixelink:1004?simulate=0",
 }
 
 
@@ -195,9 +194,9 @@ def test_a_few_pictures_that_fail_are_asked_for_again(bench: Bench) -> None:
     [
         (TIMEOUT, "stalled", "source_stalled"),
         ("8000000B", "offline", "source_failed"),
-        ("80000007", "offline", "source_busy"),
-        ("80000008", "offline", "source_missing"),
-        ("9000001C", "offline", "source_denied"),
+        pytest.param("80000007", "offline", "source_busy", marks=pytest.mark.slow),
+        pytest.param("80000008", "offline", "source_missing", marks=pytest.mark.slow),
+        pytest.param("9000001C", "offline", "source_denied", marks=pytest.mark.slow),
     ],
 )
 def test_a_camera_that_goes_on_failing_is_named_and_comes_back(bench: Bench, code: str, state: str, says: str) -> None:
@@ -273,8 +272,11 @@ def test_the_first_camera_that_nobody_holds_is_the_first_found(bench: Bench) -> 
 # --- without a camera -------------------------------------------------------------------------------------------------
 
 
-def test_without_simulation_an_absent_camera_is_an_error(bench: Bench) -> None:
-    reason = bench.service.until_state("offline", "strict")["reason"]
+@pytest.mark.slow  # a worker every second
+def test_without_simulation_an_absent_camera_is_an_error(bench: Bench, tmp_path: Path) -> None:
+    environment = {**bench.service.environment, "CAMDOCK_SOURCES": "strict=pixelink:1004?simulate=0"}
+    with Service(environment, tmp_path) as service:
+        reason = service.until_state("offline", "strict")["reason"]
     assert (reason["code"], reason["message"].split(";")[0]) == ("source_missing", "no PixeLINK camera 1004 found")
 
 
@@ -296,6 +298,7 @@ def test_an_absent_camera_is_simulated_and_said_once_and_taken_when_it_is_plugge
     assert service.until_state("offline", "absent")["reason"]["code"] == "source_missing", "no card in its place"
 
 
+@pytest.mark.slow
 def test_the_old_service_s_environment_without_an_sdk_is_simulated_until_there_is_one(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("CAMERA_SERIAL_NUMBER=1002\nDEFAULT_EXPOSURE=50000.0\nDEFAULT_GAIN=20.0\n")
     environment = environment_of(tmp_path, tmp_path / "sdk")

@@ -20,8 +20,8 @@ TOKEN = "for-programs-only"
 
 @pytest.fixture(scope="module", params=["pictured service"])
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A quick camera behind a token, and one that is never there."""
-    environment = {"CAMDOCK_SOURCES": "camera=synthetic:?fps=50 dark=synthetic:?gone=/", "CAMDOCK_TOKEN": TOKEN}
+    """A quick camera behind a token, and one that may never be opened."""
+    environment = {"CAMDOCK_SOURCES": "camera=synthetic:?fps=25 dark=synthetic:?denied=1", "CAMDOCK_TOKEN": TOKEN}
     with Service(environment, tmp_path_factory.mktemp("pictured")) as running:
         yield running
         assert "Traceback" not in running.log, running.log[-4000:]
@@ -62,7 +62,7 @@ def test_a_slow_consumer_skips_and_what_it_gets_is_fresh(service: Service) -> No
             ages.append(time.time() - frame.captured_at)
             numbers.append(frame.seq)
     assert max(ages) < 0.25, ages
-    assert all(after - before > 8 for before, after in pairwise(numbers)), numbers
+    assert all(after - before > 4 for before, after in pairwise(numbers)), numbers
 
 
 def test_a_size_and_rate_of_its_own_are_made_by_the_service(service: Service) -> None:

@@ -81,6 +81,7 @@ def test_pictures_and_what_happens_go_over_a_websocket(recovering: Service) -> N
         assert is_notice(message(viewer, bytes))
 
 
+@pytest.mark.slow
 def test_failures_are_counted_and_from_the_fifth_on_the_pause_is_long(recovering: Service) -> None:
     """Each worker is one try: they come 0.2 s, 0.4 s, 0.8 s, 1.6 s apart, then every 5 s."""
     times = {recovering.camera("failing")["failures"]: 0.0}  # since when it is so many: not known of the first
@@ -100,6 +101,7 @@ def test_failures_are_counted_and_from_the_fifth_on_the_pause_is_long(recovering
     assert recovering.camera()["failures"] == 0
 
 
+@pytest.mark.slow
 def test_during_the_long_pause_no_process_runs_and_viewers_are_told_why(recovering: Service) -> None:
     until(lambda: recovering.camera("failing")["failures"] > PATIENCE, 40, "it gave up hammering")
 
@@ -118,6 +120,7 @@ def test_during_the_long_pause_no_process_runs_and_viewers_are_told_why(recoveri
     assert (answer.status, answer.json()["code"]) == (503, "source_busy")
 
 
+@pytest.mark.slow
 def test_an_error_of_the_driver_restarts_it_and_a_picture_ends_the_count(start: StartService) -> None:
     """As the allocator's error did: the driver answers with an error in the middle; the next worker is well."""
     service = start("synthetic:?size=320x240&fps=60&error_after=30")

@@ -23,6 +23,7 @@ from tests.tools.pictures import RATE_WITHIN, numbers, watch
 from tests.tools.service import free_port, until
 
 
+@pytest.mark.slow
 def test_a_video_of_photographs_plays_at_its_own_rate_and_loops(start: StartService, tmp_path: Path) -> None:
     video = tmp_path / "photographs.avi"
     frames.video_file(video, (640, 480), 20.0, 50, "MJPG")
@@ -149,6 +150,7 @@ class _Guarded(http.server.BaseHTTPRequestHandler):
         """Quiet."""
 
 
+@pytest.mark.slow  # four cameras; credentials never told: test_entry.py
 def test_a_camera_with_a_login_is_relayed_and_the_password_stays_secret(start: StartService) -> None:
     folder = frames.camera_frames((640, 480)) / "640x480"
     jpegs = tuple(file.read_bytes() for file in sorted(folder.glob("*.jpg"))[:20])

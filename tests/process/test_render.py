@@ -153,6 +153,7 @@ def test_pictures_are_for_who_has_the_token_that_render_made(deployed: Service) 
         assert picture.jpeg.startswith(b"\xff\xd8"), path
 
 
+@pytest.mark.slow
 def test_a_relayed_camera_that_is_away_restarts_nothing(web: dict[str, Any], tmp_path: Path) -> None:
     # https://render.com/docs/health-checks: after 60 s without a 2xx the service is restarted.
     with deploy(web, tmp_path, CAMDOCK_SOURCE=f"relay:http://127.0.0.1:{free_port()}/stream") as service:

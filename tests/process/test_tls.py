@@ -25,7 +25,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A running service that speaks https alone."""
     made = certificate.shared()
     environment = {
-        "CAMDOCK_SOURCE": "synthetic:?size=1280x720&fps=25",
+        "CAMDOCK_SOURCE": "synthetic:?size=1280x720&fps=10",
         "CAMDOCK_TLS_CERT": str(made.cert),
         "CAMDOCK_TLS_KEY": str(made.key),
         "CAMDOCK_SEND_TIMEOUT_S": "1",
