@@ -2,6 +2,7 @@
 #
 #   docker build --tag camdock .                                        NumPy 2, CPython 3.13
 #   docker build --tag camdock:numpy1 --build-arg PINS=numpy1 .         NumPy 1.26 and OpenCV 4.8, CPython 3.11
+#   docker build --tag camdock:picamera2 --build-arg PINS=picamera2 .   a Raspberry Pi's own cameras; PINS=picamera2-newest
 #
 # A set of versions in which a compiled module would break on NumPy cannot be built: the build stops, and says what to
 # install instead.
@@ -12,6 +13,13 @@ FROM debian:trixie-slim AS current
 LABEL org.opencontainers.image.base.name="debian:trixie-slim"
 FROM debian:bookworm-slim AS numpy1
 LABEL org.opencontainers.image.base.name="debian:bookworm-slim"
+# A Raspberry Pi's cameras speak through libcamera, which is Debian's, never PyPI's.
+FROM debian:trixie-slim AS picamera2
+LABEL org.opencontainers.image.base.name="debian:trixie-slim"
+RUN --mount=type=bind,source=docker/image/libcamera,target=/make/libcamera \
+    /make/libcamera/install.sh \
+ && rm -rf /var/lib/apt/lists/* /var/log/* /var/cache/ldconfig/aux-cache /var/cache/debconf/*-old
+FROM picamera2 AS picamera2-newest
 
 # ------------------------------------------------------------------------------------- Debian's own Python, and a user
 
@@ -34,7 +42,7 @@ RUN SOURCE_DATE_EPOCH=0 useradd --uid 10001 --user-group --no-create-home --home
 
 # -------------------------------------------------------------- made here, and not in the image: our wheel and its tools
 
-FROM python AS made
+FROM python AS tools
 ARG PINS
 WORKDIR /make
 COPY constraints.txt pyproject.toml ./
@@ -46,6 +54,15 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     python3 docker/image/wanted.py --extra image >image.txt \
  && python3 -m venv /tools \
  && /tools/bin/python -m pip install --disable-pip-version-check --constraint constraints.txt --requirement image.txt
+
+# The packages of a set that have no wheel: theirs are made here, beside the compiler.
+FROM tools AS compiled
+ARG PINS
+COPY docker/image/compile.sh docker/image/
+RUN --mount=type=cache,target=/root/.cache/pip \
+    docker/image/compile.sh "docker/pins/${PINS}" /made/compiled
+
+FROM tools AS made
 COPY LICENSE README.md ./
 COPY service service
 RUN SOURCE_DATE_EPOCH=946684800 /tools/bin/python -m pip wheel --disable-pip-version-check --no-deps --no-build-isolation \
@@ -63,11 +80,13 @@ ENV PATH=/opt/camdock/venv/bin:$PATH \
 # NumPy first, alone, then the rest under the same exact pins, from wheels only. CPython 3.11 puts a setuptools of its own
 # into every new environment, which nothing here needs.
 COPY --from=made /made/wanted /opt/camdock
-COPY docker/image/settle.sh docker/image/health.py docker/image/prove.py /opt/camdock/bin/
+COPY docker/image/settle.sh docker/image/lend.sh docker/image/health.py docker/image/prove.py /opt/camdock/bin/
 RUN --mount=type=cache,target=/root/.cache/pip \
+    --mount=type=bind,from=compiled,source=/made/compiled,target=/made/compiled \
     python3 -m venv /opt/camdock/venv \
  && pip install --no-compile --only-binary=:all: numpy \
- && pip install --no-compile --only-binary=:all: --requirement /opt/camdock/requirements.txt \
+ && pip install --no-compile --only-binary=:all: --find-links /made/compiled --requirement /opt/camdock/requirements.txt \
+ && /opt/camdock/bin/lend.sh /opt/camdock/venv \
  && pip uninstall --yes --quiet setuptools \
  && /opt/camdock/bin/settle.sh /opt/camdock/venv
 

@@ -217,11 +217,12 @@ lint: $(LINT) ## Format, code, types, layers, shell, YAML, Dockerfiles, workflow
 	exit "$$failed"
 
 .PHONY: plan
-plan: $(RUN) ## Judge the three sets of pins, for every Python and machine they are for
+plan: $(RUN) ## Judge the four sets of pins, for every Python and machine they are for
 	@$(SHELL_WORDS)
 	plan() { $(PY) -m camdock.abi plan "$$@"; }
 	part "pins: constraints.txt" plan constraints.txt -r '$(PINNED)'
 	part "pins: picamera2" plan docker/pins/picamera2.txt -r docker/pins/picamera2.in -r 'pyproject.toml[all]' --python 3.13
+	part "pins: picamera2, newest" plan docker/pins/picamera2-newest.txt -r docker/pins/picamera2-newest.in -r 'pyproject.toml[all]' --python 3.13
 	part "pins: NumPy 1.x" plan docker/pins/numpy1.txt -r docker/pins/numpy1.in -r 'pyproject.toml[all]' --python 3.11
 	exit "$$failed"
 
@@ -231,7 +232,7 @@ fmt: $(LINT) ## Put the format and the imports right, write the roles' READMEs
 	$(VENV)/bin/ruff format --quiet .
 	$(PY) ansible/describe.py
 
-IMAGES ?= current optimized numpy1
+IMAGES ?= current optimized numpy1 picamera2
 REPOSITORY ?= camdock
 .PHONY: image
 image: $(TEST) ## Build all images and prove them; IMAGES="current optimized" chooses, REPOSITORY= names, ARGS= goes to pytest
@@ -245,8 +246,8 @@ image: $(TEST) ## Build all images and prove them; IMAGES="current optimized" ch
 	  case $$1 in
 	    current) ;;
 	    optimized) file=Dockerfile.optimized ;;
-	    numpy1) pins=numpy1 ;;
-	    *) echo "There is no image $$1; IMAGES are some of: current optimized numpy1" >&2; return 1 ;;
+	    numpy1 | picamera2) pins=$$1 ;;
+	    *) echo "There is no image $$1; IMAGES are some of: current optimized numpy1 picamera2" >&2; return 1 ;;
 	  esac
 	  docker build --quiet --file "$$file" --build-arg "PINS=$$pins" --build-arg "REVISION=$$revision" \
 	    --tag "$(REPOSITORY):$$1" . >"$(VENV)/image-$$1.log" 2>&1 || { cat "$(VENV)/image-$$1.log" >&2; return 1; }

@@ -67,8 +67,10 @@ def debian_parts() -> Iterator[Component]:
     for entry in DPKG.read_text().split("\n\n"):
         fields = dict(re.findall(r"^([\w-]+): (.*)$", entry, re.MULTILINE))
         if fields.get("Status", "").endswith(" installed"):
+            # One of them may be ours (libcamera/no-mesa.control): Debian has no package of that name.
+            vendor = OWN if fields["Maintainer"].lower() == OWN else "debian"
             purl = PackageURL(
-                "deb", "debian", fields["Package"], fields["Version"],
+                "deb", vendor, fields["Package"], fields["Version"],
                 {"arch": fields["Architecture"], "distro": release["VERSION_CODENAME"]},
             )  # fmt: skip
             yield Component(

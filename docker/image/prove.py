@@ -17,7 +17,23 @@ import warnings
 from pathlib import Path
 
 CONSTRAINTS = Path("/opt/camdock/constraints.txt")
-COMPILED = {"opencv-python-headless": "cv2", "simplejpeg": "simplejpeg", "pillow": "PIL.Image"}
+# What is imported for real, by the name of its pin. Where picamera2 is pinned: what its own import needs. picamera2
+# itself wants the Pi's display library (pykms), which only the process of its camera stands in for.
+IMPORTED = {
+    "opencv-python-headless": "cv2",
+    "simplejpeg": "simplejpeg",
+    "pillow": "PIL.Image",
+    "av": "av",
+    "libarchive-c": "libarchive",
+    "pidng": "pidng.core",
+    "python-prctl": "prctl",
+    "v4l2-python3": "v4l2",
+    "videodev2": "videodev2",
+    "openexr": "OpenEXR",
+}
+# What an image with picamera2 has from Debian and from nobody else; lend.sh links it.
+BINDING = "libcamera"
+DEBIAN = Path("/usr/lib/python3/dist-packages")
 OWN = "camdock"
 
 
@@ -55,10 +71,24 @@ def wrongly_loaded(pins: dict[str, str]) -> list[str]:
         wrong.append(f"numpy says it is {numpy.__version__}, pinned is {pins['numpy']}")
     if not Path(numpy.__file__).is_relative_to(sys.prefix):
         wrong.append(f"numpy comes from {numpy.__file__}, not from {sys.prefix}")
-    for name in COMPILED.values():
-        module = importlib.import_module(name)
-        if not Path(module.__file__ or "").is_relative_to(sys.prefix):
-            wrong.append(f"{name} comes from {module.__file__}, not from {sys.prefix}")
+    for project, name in IMPORTED.items():
+        if project in pins:
+            module = importlib.import_module(name)
+            if not Path(module.__file__ or "").resolve().is_relative_to(sys.prefix):
+                wrong.append(f"{name} comes from {module.__file__}, not from {sys.prefix}")
+    return wrong
+
+
+def wrongly_lent(pins: dict[str, str]) -> list[str]:
+    """What this environment sees of Debian's packages beyond libcamera's binding, and whether that one loads."""
+    wrong = [f"everything in {place} can be imported" for place in sys.path if place.endswith("dist-packages")]
+    packages = Path(sysconfig.get_path("purelib"))
+    links = {link.name: link.resolve() for link in packages.iterdir() if link.is_symlink()}
+    due = {BINDING: DEBIAN / BINDING} if "picamera2" in pins else {}
+    if links != due:
+        wrong.append(f"{packages} lends {links or 'nothing'}, not {due or 'nothing'}")
+    elif due:
+        importlib.import_module(BINDING)
     return wrong
 
 
@@ -82,7 +112,7 @@ def main() -> int:
     wrong = not_as_pinned(pins)
     if judged.returncode == 0 and not wrong:
         try:
-            wrong = wrongly_loaded(pins)
+            wrong = wrongly_loaded(pins) + wrongly_lent(pins)
         except ImportError as error:
             wrong = [str(error)]
         wrong += not_loading()

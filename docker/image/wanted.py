@@ -2,8 +2,8 @@
 
 Runs in: the first stage of an image's build. FOLDER gets `constraints.txt`, the exact versions of that set of pins,
 NumPy first, and `requirements.txt`, what they are for: the extra `all` of pyproject.toml, and what the set itself asks
-for (docker/pins/PINS.in). Only these two reach the later stages, so that other lines of pyproject.toml may change
-without anything being installed again.
+for (docker/pins/PINS.in, without its words for pip: `--no-binary` is for compile.sh). Only these two reach the later
+stages, so that other lines of pyproject.toml may change without anything being installed again.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ def write(pins: str, folder: Path, root: Path, project: dict[str, object]) -> No
         sys.exit(f"There is no set of pins {pins!r}; PINS is one of {', '.join(known)}")
     lines = list(dict.fromkeys([*project["dependencies"], *requirements("all", project)]))
     if pins != CURRENT:
-        lines += (root / "docker" / "pins" / f"{pins}.in").read_text().splitlines()
+        asked = (root / "docker" / "pins" / f"{pins}.in").read_text().splitlines()
+        lines += [line for line in asked if not line.startswith("--")]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "constraints.txt").write_text(constraints.read_text())
     (folder / "requirements.txt").write_text("\n".join(lines) + "\n")

@@ -1,6 +1,6 @@
 """Fixtures of the image tests: every image that `make image` has built, and a container of each to look into.
 
-CAMDOCK_TEST_IMAGES     which; default "current optimized numpy1"
+CAMDOCK_TEST_IMAGES     which; default "current optimized numpy1 picamera2"
 CAMDOCK_TEST_REPOSITORY what stands before the colon; default "camdock"
 CAMDOCK_TEST_REVISION   what they were built from; default the commit that is checked out
 CAMDOCK_TEST_ALL=1      what takes minutes more as well: every image built twice, aarch64 under emulation
@@ -42,6 +42,11 @@ class Image:
         return f"{REPOSITORY}:{self.name}"
 
     @property
+    def has_libcamera(self) -> bool:
+        """Whether it carries what a Raspberry Pi's own cameras need."""
+        return self.pins.startswith("picamera2")
+
+    @property
     def constraints(self) -> Path:
         """The pins it is made from."""
         return ROOT / ("constraints.txt" if self.pins == "current" else f"docker/pins/{self.pins}.txt")
@@ -62,6 +67,7 @@ IMAGES = {
         Image("current", "Dockerfile", "current"),
         Image("optimized", "Dockerfile.optimized", "current"),
         Image("numpy1", "Dockerfile", "numpy1"),
+        Image("picamera2", "Dockerfile", "picamera2"),
     )
 }
 collect_ignore = [] if os.environ.get("CAMDOCK_TEST_ALL") == "1" else ["test_aarch64.py"]

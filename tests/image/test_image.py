@@ -100,6 +100,9 @@ def test_everything_compiled_fits_by_reading_from_inside_and_from_outside(image:
         check=True, capture_output=True, text=True, timeout=100,
     )  # fmt: skip
     without = judged(looked.stdout, image)
+    # What Debian lends the environment has no owner there; from outside dpkg's list names it.
+    lent = within.pop("", [])
+    assert [one["module"] for one in lent] == (["libcamera._libcamera"] if image.has_libcamera else [])
     assert {package: len(modules) for package, modules in within.items()}.items() <= {
         package: len(modules) for package, modules in without.items()
     }.items()
@@ -192,7 +195,7 @@ def test_nothing_that_compiles_and_no_cache_is_left(host: Host, walked: dict[str
 
 def test_what_it_adds_to_its_base_is_no_more_than_promised(image: Image) -> None:
     """Unpacked. What an image should not carry shows here, wherever it is."""
-    most_mb = {"current": 370, "optimized": 250, "numpy1": 415}
+    most_mb = {"current": 370, "optimized": 250, "numpy1": 415, "picamera2": 520}
     base = inspect(image.about["Config"]["Labels"]["org.opencontainers.image.base.name"])
     added_mb = (image.about["Size"] - base["Size"]) / 1e6
     assert added_mb <= most_mb[image.name]

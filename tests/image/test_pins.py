@@ -99,7 +99,9 @@ def test_a_set_of_pins_that_does_not_exist_is_named_with_those_there_are(engine:
         (folder / file).write_text((folder / file).read_text().replace(" AS numpy1", " AS numpy3"))
         built = Built(folder, dockerfile=file, PINS="numpy3")
         assert (built.status != 0, built.is_there) == (True, False)
-        assert "There is no set of pins 'numpy3'; PINS is one of current, numpy1, picamera2" in built.log
+        assert (
+            "There is no set of pins 'numpy3'; PINS is one of current, numpy1, picamera2, picamera2-newest" in built.log
+        )
 
 
 # --- behind our back: derived images ----------------------------------------------------------------------------------

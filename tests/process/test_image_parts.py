@@ -46,7 +46,7 @@ def project(tmp_path: Path) -> Path:
         "docker/pins/old.txt": "numpy==1.26.4\n",
         "docker/pins/old.in": "# what it is for\nnumpy<2\ngunicorn\n",
         "docker/pins/pi.txt": "numpy==2.2.0\n",
-        "docker/pins/pi.in": "picamera2\n",
+        "docker/pins/pi.in": "picamera2\n\n# why\n--no-binary pidng  # plain C\n",
     }.items():
         (tmp_path / file).write_text(text)
     return tmp_path
@@ -74,6 +74,13 @@ def test_another_set_brings_its_own_pins_and_what_they_are_for(project: Path) ->
     lines = (project / "made/requirements.txt").read_text().splitlines()
     assert lines[-3:] == ["# what it is for", "numpy<2", "gunicorn"]
     assert "linuxpy" in lines
+
+
+def test_what_is_compiled_elsewhere_is_no_word_for_this_pip(project: Path) -> None:
+    """Its wheel is made in another stage; `--no-binary` here would have it made again, without a compiler."""
+    assert wanted(project, "pi", "made").returncode == 0
+    lines = (project / "made/requirements.txt").read_text().splitlines()
+    assert lines[-3:] == ["picamera2", "", "# why"]
 
 
 @pytest.mark.parametrize("name", ["numpy3", "", "../constraints"])
