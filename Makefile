@@ -61,10 +61,13 @@ part() { # part NAME COMMAND...: runs it, says how long it took, remembers a fai
 # because of a neighbour on the machine; a test that fails only then says nothing about the code. It ends well only where
 # as many tests have run again and passed as failed before: a file that cannot be collected, a pytest that breaks or is
 # stopped (any status but 1), failures that are no tests and tests that are skipped the second time are red.
+# PYTEST_CACHE: a folder of its own for whoever runs beside another.
 again() {
-  local command=() more=() status=0 count cache=.pytest_cache/v/cache/lastfailed report=$(VENV)/again.xml
+  local command=() more=() status=0 count own=$${PYTEST_CACHE:-.pytest_cache}
+  local cache=$$own/v/cache/lastfailed report=$$own/again.xml
   while [ $$# -gt 0 ] && [ "$$1" != -- ]; do command+=("$$1"); shift; done
   if [ $$# -gt 0 ]; then shift; more=("$$@"); fi
+  command+=(-o cache_dir="$$own")
   rm -f "$$cache" "$$report" # of another run
   "$${command[@]}" "$${more[@]}" || status=$$?
   [ "$$status" != 0 ] || return 0
@@ -260,13 +263,14 @@ image: $(TEST) ## Build all images and prove them; IMAGES="current optimized" ch
 	part "tests of the images" again $(PY) -m pytest tests/image $(ARGS) -- -n 2 --dist loadfile
 	exit "$$failed"
 
+DEVICES ?= tests/device
 .PHONY: device
 device: $(TEST) ## The image with a real V4L2 driver, plugged and unplugged, in a virtual machine
 	@$(SHELL_WORDS)
 	part "test bed" tests/testbed/packages.sh mmdebstrap qemu-system-x86 e2fsprogs openssh-client
 	docker info >/dev/null || exit 1
 	docker image inspect camdock:current >/dev/null 2>&1 || { echo "There is no image camdock:current: make image IMAGES=current" >&2; exit 1; }
-	part "real driver" again $(PY) -m pytest tests/device $(ARGS)
+	part "devices" again $(PY) -m pytest $(DEVICES) $(ARGS)
 	exit "$$failed"
 
 # All of it takes about half an hour on two cores. Three at once: a play that is waited for leaves much time to others.
@@ -299,18 +303,12 @@ bench: $(TEST) ## Speed, peers beside us, on a quiet machine; ARGS=--short
 	exec $(PY) -m tests.bench $(ARGS)
 
 .PHONY: verify
-verify: $(TEST) $(LINT) $(FUZZ) $(DEPLOY) ## What `make test` leaves out: lint, pins, slow tests, the page, other versions, images, hosts
+verify: $(TEST) $(LINT) $(FUZZ) $(DEPLOY) ## What `make test` leaves out: lint, pins, slow tests, the page, other versions, images, devices, hosts
 	@$(SHELL_WORDS)
 	part "lint" $(AGAIN) lint
 	part "test bed" tests/testbed/packages.sh chromium clang e2fsprogs ffmpeg g++ gcc-aarch64-linux-gnu \
 	  gstreamer1.0-plugins-good gstreamer1.0-tools libc6-dev-arm64-cross mmdebstrap openssh-client prometheus qemu-system-x86
-	part "pins" $(AGAIN) plan
-	part "slow tests of camdock abi" again $(PY) -m pytest tests/abi -m slow -- -n 2 --dist loadfile
-	part "slow tests" again $(PY) -m pytest tests/process tests/unit -m "slow or hypothesis" -- -n 2 --dist loadfile
-	part "fuzz" $(PY) -m tests.abi.fuzz --seconds 60
-	part "page" again $(PY) -m pytest tests/page
 	part "bench" $(AGAIN) bench ARGS=--short
-	part "oldest FastAPI and uvicorn" tests/testbed/oldest.sh $(PY)
 	# The oldest and the newest; the workflows test those between, too.
 	for version in 3.11 3.13; do
 	  [ "$$version" != "$$($(PY) -c 'import sys; print("%d.%d" % sys.version_info[:2])')" ] || continue
@@ -322,10 +320,29 @@ verify: $(TEST) $(LINT) $(FUZZ) $(DEPLOY) ## What `make test` leaves out: lint, 
 	  else skipped "tests, Python $$version" "not on this machine"
 	  fi
 	done
+	part "page" again $(PY) -m pytest tests/page
+	part "oldest FastAPI and uvicorn" tests/testbed/oldest.sh $(PY)
 	part "images" $(AGAIN) image ARGS=
-	part "device" $(AGAIN) device ARGS=
-	# The rest of `make host`, and `make host-vm`, would make this last longer than an hour: they are run by hand.
-	part "hosts" $(AGAIN) host ARGS= HOSTS="tests/host/test_deploy.py tests/host/test_switch.py tests/host/test_refusals.py tests/host/test_purge.py"
+	# What goes on in a virtual machine takes one core and much patience. Beside it runs what asks for no time of its own.
+	set -m # a process group of its own, for whoever interrupts all this
+	(
+	  export PYTEST_CACHE=.pytest_cache/machines
+	  failed=0
+	  part "real driver" $(AGAIN) device ARGS= DEVICES=tests/device/test_vivid.py
+	  part "host-vm" $(AGAIN) host-vm ARGS=
+	  exit "$$failed"
+	) >$(VENV)/machines.log 2>&1 &
+	machines=$$!
+	set +m
+	trap 'kill -- "-$$machines" 2>/dev/null || true' EXIT
+	part "pins" $(AGAIN) plan
+	part "slow tests of camdock abi" again $(PY) -m pytest tests/abi -m slow -- -n 2 --dist loadfile
+	part "fuzz" $(PY) -m tests.abi.fuzz --seconds 60
+	part "virtual machines" wait "$$machines"
+	cat $(VENV)/machines.log
+	part "slow tests" again $(PY) -m pytest tests/process tests/unit -m "slow or hypothesis" -- -n 2 --dist loadfile
+	part "picamera2" $(AGAIN) device ARGS= DEVICES=tests/device/picamera2
+	part "hosts" $(AGAIN) host ARGS=
 	exit "$$failed"
 
 .PHONY: upgrade
