@@ -277,7 +277,7 @@ def router(
                 return Response(status_code=304, headers=headers)
             if opened.size_bytes > LARGEST_BLOB:
                 raise ImageUnreadable(f"{filename} is too large for a thumbnail")
-            with thumbnails.place():
+            async with thumbnails.next_place():
                 data = await captures.aside(opened.file.read)
                 arguments = {"width": width, "height": height, "quality": DEFAULT_QUALITY}
                 small = await thumbnails.process(data, arguments)

@@ -7,13 +7,14 @@ first needed and ended after a rest.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Protocol
 
 from camdock.errors import ImageUnreadable, PictureTookTooLong, SourceStalled, TooManyPictures, WorkerDied
 
 PLACES = 8  # pictures held in memory: one is worked on, the others wait
+IN_LINE = 64  # who wait for a place, with nothing in memory yet: a page full of thumbnails, asked for at once
 WITHIN_S = 10.0  # one picture, from its first operation to its last
 WAIT_WITHIN_S = 20.0  # for its turn
 REST_S = 30.0
@@ -53,7 +54,8 @@ class Darkroom:
         self._operation = operation
         self._within_s = within_s
         self._rest_s = rest_s
-        self._taken = 0
+        self._taken = self._in_line = 0
+        self._freed = asyncio.Event()
         self._turn = asyncio.Lock()
         self._rest: asyncio.TimerHandle | None = None
         self._stopping: asyncio.Task[None] | None = None
@@ -71,8 +73,27 @@ class Darkroom:
             yield
         finally:
             self._taken -= 1
+            self._freed.set()
             if not self._taken:
                 self._rest = asyncio.get_running_loop().call_later(self._rest_s, self._begin_rest)
+
+    @asynccontextmanager
+    async def next_place(self) -> AsyncIterator[None]:
+        """The same, waited for. Raises TooManyPictures where too many wait, or none came free in time."""
+        if self._in_line >= IN_LINE:
+            raise TooManyPictures(f"{IN_LINE} pictures wait already", "ask again in a moment")
+        self._in_line += 1
+        try:
+            async with asyncio.timeout(WAIT_WITHIN_S):
+                while self._taken >= PLACES:
+                    self._freed.clear()
+                    await self._freed.wait()
+        except TimeoutError:
+            raise TooManyPictures(f"no place came free within {WAIT_WITHIN_S:g} s", "ask again in a moment") from None
+        finally:
+            self._in_line -= 1
+        with self.place():
+            yield
 
     async def process(self, picture: bytes, arguments: Mapping[str, Any]) -> bytes:
         """The output of the operation for one picture.

@@ -93,6 +93,30 @@ def test_who_finds_no_place_is_refused_and_a_place_left_is_free() -> None:
     with_hands(test)
 
 
+def test_who_waits_for_a_place_gets_the_next_one_or_is_told_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def waits(room: Darkroom) -> bytes:
+        async with room.next_place():
+            return await room.process(b"abc", {})
+
+    async def test(room: Darkroom, _hands: Hands) -> None:
+        with ExitStack() as stack:
+            for _ in range(PLACES):
+                stack.enter_context(room.place())
+            waiting = [asyncio.create_task(waits(room)) for _ in range(3)]
+            await asyncio.sleep(0.01)
+            assert not any(one.done() for one in waiting)
+        assert await asyncio.gather(*waiting) == [b"cba"] * 3
+        monkeypatch.setattr(darkroom, "WAIT_WITHIN_S", 0.02)
+        with ExitStack() as stack:
+            for _ in range(PLACES):
+                stack.enter_context(room.place())
+            with pytest.raises(TooManyPictures, match="no place"):
+                await waits(room)
+        assert await waits(room) == b"cba"
+
+    with_hands(test)
+
+
 def test_a_turn_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(darkroom, "WAIT_WITHIN_S", 0.02)
 
