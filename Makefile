@@ -340,7 +340,7 @@ verify: $(TEST) $(LINT) $(FUZZ) $(DEPLOY) ## What `make test` leaves out: lint, 
 	part "fuzz" $(PY) -m tests.abi.fuzz --seconds 60
 	part "virtual machines" wait "$$machines"
 	cat $(VENV)/machines.log
-	part "slow tests" again $(PY) -m pytest tests/process tests/unit -m "slow or hypothesis" -- -n 2 --dist loadfile
+	part "slow tests" again $(PY) -m pytest tests/process tests/unit tests/roles -m "slow or hypothesis" -- -n 2 --dist loadfile
 	part "picamera2" $(AGAIN) device ARGS= DEVICES=tests/device/picamera2
 	part "hosts" $(AGAIN) host ARGS=
 	exit "$$failed"

@@ -224,6 +224,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Service, Pat
         yield service, gone
 
 
+@pytest.mark.slow
 def test_a_rendition_shows_why_too_and_survives_the_end_of_the_pixels_process(two: tuple[Service, Path]) -> None:
     service, gone = two
     service.until_state("live", "back")

@@ -172,6 +172,7 @@ def test_a_grey_camera_without_automatic_exposure_says_so_and_shows_grey(bench: 
 # --- when it fails ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_few_pictures_that_fail_are_asked_for_again(bench: Bench) -> None:
     service = bench.service
     with awake(service) as viewer:
@@ -193,7 +194,7 @@ def test_a_few_pictures_that_fail_are_asked_for_again(bench: Bench) -> None:
     ("code", "state", "says"),
     [
         (TIMEOUT, "stalled", "source_stalled"),
-        ("8000000B", "offline", "source_failed"),
+        pytest.param("8000000B", "offline", "source_failed", marks=pytest.mark.slow),
         pytest.param("80000007", "offline", "source_busy", marks=pytest.mark.slow),
         pytest.param("80000008", "offline", "source_missing", marks=pytest.mark.slow),
         pytest.param("9000001C", "offline", "source_denied", marks=pytest.mark.slow),
@@ -236,6 +237,7 @@ def test_an_unplugged_camera_is_missed_and_waited_for_without_a_test_card(bench:
     assert "camera: no camera found" not in service.log
 
 
+@pytest.mark.slow
 def test_a_resting_camera_that_is_unplugged_is_missed_too(bench: Bench) -> None:
     bench.service.until_state("idle", "second")
     (bench.folder / "1002").unlink()
@@ -257,6 +259,7 @@ def test_a_camera_belongs_to_one_process(bench: Bench) -> None:
     service.until_state("idle", "second")
 
 
+@pytest.mark.slow
 def test_the_first_camera_that_nobody_holds_is_the_first_found(bench: Bench) -> None:
     service = bench.service
     service.until_state("idle")

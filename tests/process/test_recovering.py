@@ -58,6 +58,7 @@ def test_the_log_says_at_start_which_versions_drive_the_camera(recovering: Servi
     assert log.index("camera: driven with") < log.index("camera: open:")
 
 
+@pytest.mark.slow
 def test_pictures_and_what_happens_go_over_a_websocket(recovering: Service) -> None:
     gone = recovering.folder / "gone"
     recovering.until_state("live")

@@ -229,6 +229,7 @@ def test_an_api_process_that_dies_leaves_no_worker_behind(start: StartService, s
     assert not left, left
 
 
+@pytest.mark.slow  # two deadlines
 def test_the_children_of_a_driver_go_with_it(start: StartService, tmp_path: Path) -> None:
     service = start("synthetic:?spawn=1&hang_after=20")
     service.until_state("live")

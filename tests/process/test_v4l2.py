@@ -118,6 +118,7 @@ def test_a_camera_without_huffman_tables_is_mended(
     assert all(b"\xff\xc4" in picture.jpeg[:1000] for picture in pictures)
 
 
+@pytest.mark.slow  # two stalls
 def test_broken_frames_are_dropped_and_counted(several: Several) -> None:
     service = several.service
 

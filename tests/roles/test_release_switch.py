@@ -242,7 +242,7 @@ def cut_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
         monkeypatch.setattr(owner, name, counted(getattr(owner, name)))
 
 
-@pytest.mark.parametrize("is_boot", [False, True])
+@pytest.mark.parametrize("is_boot", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("passes", [True, False])
 @pytest.mark.parametrize("first", [True, False])
 def test_wherever_a_switch_is_cut_off_recover_leaves_a_host_that_serves(
