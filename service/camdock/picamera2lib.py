@@ -20,6 +20,7 @@ from camdock.errors import DriverMissing
 
 HEADLESS = Path(__file__).parent / "headless"
 OLDEST = (0, 3, 17)  # 0.3.12 makes its allocator in configure(), which fails first beside a newer libcamera
+MENDED = (0, 3, 37)  # before, opening a camera twice in one process ends the thread that its pictures come through
 HEAPS = "/dev/dma_heap"
 INSTALL = (
     "`sudo apt install python3-libcamera libcamera-ipa`, and picamera2 beside it: python3-picamera2, or `pip install "

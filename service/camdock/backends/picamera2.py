@@ -45,7 +45,9 @@ class PiCamera(Backend):
         self.encoder: Any = None
         self.sensor: dict[str, Any] = {}
         self.is_searching = self.is_video_range = False
-        self.controls: dict[str, Any] = {}
+        self.controls: dict[str, Any] = {}  # those of the settings in force; _live_controls: of the last live picture
+        self._live_controls: dict[str, Any] = {}
+        self._is_stopped = False  # by a still
         self._job: Any = None  # a picture that was asked for and has not come
         self._last_number: int | None = None
 
@@ -155,6 +157,8 @@ class PiCamera(Backend):
     # --- pictures -------------------------------------------------------------------------------------------------
 
     def read(self, wait_s: float) -> Picture | None:
+        self._resume()
+        self._live_controls = self.controls
         if self.encoder:
             taken = self.encoder.next(wait_s)
             return Picture(self.size, self._captured_ns(taken[1]), jpeg=taken[0]) if taken else None
@@ -243,6 +247,7 @@ class PiCamera(Backend):
 
     def still(self, wait_s: float) -> Picture | None:
         """One picture of the whole sensor: the camera changes its mode, takes one, and changes back."""
+        self._resume()
         self._converge()
         self._last_number = None
         if self.encoder:
@@ -273,11 +278,19 @@ class PiCamera(Backend):
         finally:
             self.is_video_range = live
             request.release()
-        try:
-            self._stream()
-        except (RuntimeError, OSError) as error:
-            raise self._error(error, "to go on behind a still") from error
+        self._is_stopped = True
+        if self.controls == self._live_controls:  # else with those that come back now: nobody shall see the still's own
+            self._resume()
         return picture
+
+    def _resume(self) -> None:
+        """Live pictures again, behind a still."""
+        if self._is_stopped:
+            try:
+                self._stream()
+            except (RuntimeError, OSError) as error:
+                raise self._error(error, "to go on behind a still") from error
+            self._is_stopped = False
 
     def _converge(self) -> None:
         """Read until no picture is on its way, and automatic exposure has found its value, or takes too long."""
@@ -313,7 +326,10 @@ class PiCamera(Backend):
         wanted = self._wanted(wanted)
         self.limits().check(wanted.given(), self.name)
         self.controls = self._controls_for(wanted)
-        self.camera.set_controls(self.controls)
+        if self._is_stopped:
+            self._resume()  # which starts with them
+        else:
+            self.camera.set_controls(self.controls)
         automatic = self.controls.get("AeEnable")
         return Settings(
             exposure_us=self.controls.get("ExposureTime") or self.sensor.get("exposure_us"),
@@ -348,6 +364,7 @@ class PiCamera(Backend):
     def close(self) -> None:
         """Give the camera back. libcamera may hang in here when the cable is loose: then the worker is killed."""
         camera, self.camera, self.encoder, self._job = self.camera, None, None, None
+        self._is_stopped = False
         if camera is not None:
             camera.cancel_all_and_flush()
             camera.close()

@@ -14,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from camdock.doctor import cameras, configuration, libraries, machine, nodes, places
+from camdock.doctor import cameras, configuration, libraries, machine, nodes, pi, places
 from camdock.doctor.answer import Answer
 from camdock.doctor.asking import ask
 from camdock.doctor.configuration import Known
@@ -84,8 +84,8 @@ class Doctor:
             await self._run()
         finally:
             self._guard.stop()
-        order = ("configuration", "token", "camera", "devices", "holders", "user", "abi", "backend", "opencv", "disk",
-                 "port", "kernel", "container", "engine", "versions")  # fmt: skip
+        order = ("configuration", "token", "camera", "picamera2", "devices", "holders", "user", "abi", "backend",
+                 "opencv", "disk", "port", "kernel", "container", "engine", "versions")  # fmt: skip
 
         def place(check: Check) -> tuple[int, int]:
             noun, _, rest = check.name.partition(".")
@@ -98,7 +98,8 @@ class Doctor:
         here = asyncio.create_task(self._part("this machine", self._machine()))
         known = await self._part("the configuration", self._configuration())
         self._cameras = list(known.cameras)
-        idle = libraries.idle_kinds({source.kind for source in known.cameras.values()})
+        used = {source.kind for source in known.cameras.values()}
+        idle = libraries.idle_kinds(used)
         video_backends = libraries.VIDEO_BACKENDS
         if self._source is not None:
             idle, video_backends = [], ()
@@ -114,6 +115,7 @@ class Doctor:
                 self._part(f"camera {name}", self._camera(name, source, known, port, looked))
                 for name, source in known.cameras.items()
             ),
+            *([self._part("picamera2", self._picamera2())] if used & {"picamera2"} else []),
             *(self._part(f"back end {kind}", self._backend(kind)) for kind in idle),
             *(self._part(f"OpenCV with {name}", self._video_backend(name)) for name in video_backends),
         )
@@ -191,6 +193,9 @@ class Doctor:
         async with self._loading:
             answer = await self._ask("backend", {"kind": kind})
         self._checks.append(libraries.check_backend(kind, answer))
+
+    async def _picamera2(self) -> None:
+        self._checks += pi.checks(await self._ask("picamera2", {}))
 
     async def _video_backend(self, name: str) -> None:
         async with self._loading:

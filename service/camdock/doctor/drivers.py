@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from camdock import devices
+from camdock import devices, picamera2lib
 from camdock.backends import open_backend
 from camdock.devices import Node
 from camdock.errors import DriverMissing
@@ -72,6 +72,29 @@ def backend(kind: str) -> Iterator[dict[str, Any]]:
         yield {"installed": True, "message": error.message, "hint": error.hint}
         return
     yield {"installed": True, "message": "", "hint": ""}
+
+
+def picamera2() -> Iterator[dict[str, Any]]:
+    """First what is installed and what memory there is; then, loaded, `versions`, or `message` and `hint` why not."""
+    found = {name: picamera2lib.copies(name) for name in ("picamera2", "libcamera")}
+    version = found["picamera2"][0].version if found["picamera2"] else ""
+    numbers = picamera2lib.numbers(version)
+    yield {
+        "copies": {name: [str(one) for one in copies] for name, copies in found.items()},
+        "several": picamera2lib.several(),
+        "install": picamera2lib.INSTALL,
+        "version": version,
+        "is_too_old": bool(numbers) and numbers < picamera2lib.OLDEST,
+        "dies_of_two": bool(numbers) and numbers < picamera2lib.MENDED,
+        "heap_folder": picamera2lib.HEAPS,
+        "heaps": {str(path): os.access(path, os.R_OK | os.W_OK) for path in sorted(Path(picamera2lib.HEAPS).glob("*"))},
+    }
+    try:
+        library = picamera2lib.load()
+    except DriverMissing as error:
+        yield {"message": error.message, "hint": error.hint}
+        return
+    yield {"message": "", "hint": "", "versions": library.versions}
 
 
 def video_backend(name: str) -> Iterator[dict[str, Any]]:

@@ -26,6 +26,7 @@ ERRANDS: Mapping[str, tuple[str, str]] = {
     "abi": ("libraries", "abi"),
     "formats": ("drivers", "formats"),
     "backend": ("drivers", "backend"),
+    "picamera2": ("drivers", "picamera2"),
     "video_backend": ("drivers", "video_backend"),
 }
 LATER = ("backend", "video_backend")  # on a slow machine the cameras go first

@@ -26,6 +26,7 @@ import libcamera
 
 _FOLDER = Path(os.environ.get("CAMDOCK_RIG_FAULTS", "/nonexistent"))
 _LOOK_S = 0.01
+_opened_again = threading.Event()
 
 
 def there(name: str) -> bool:
@@ -37,13 +38,20 @@ def install(real: Any) -> None:
     """Put under libcamera what is not asked for by the stand-ins."""
     real.acquire, real.status = libcamera.Camera.acquire, libcamera.Request.status
 
+    lost: list[Any] = []
+
     def acquire(self: Any) -> Any:
         if there("busy"):
             real.acquire(self)
         return real.acquire(self)
 
     def status(self: Any) -> Any:
-        return libcamera.Request.Status.Cancelled if there("cancelled") else real.status.__get__(self)
+        if not there("cancelled"):
+            return real.status.__get__(self)
+        lost.append(
+            self
+        )  # picamera2 lets go of it, and the pipeline's thread may not be done with what is no lie to it
+        return libcamera.Request.Status.Cancelled
 
     libcamera.Camera.acquire = acquire
     libcamera.Request.status = property(status)
@@ -53,11 +61,10 @@ def before_a_picture(opener: Any) -> None:
     """Called for each picture, in the rig's own thread."""
     if there("crash"):
         ctypes.string_at(0)
-    if there("double"):
+    if there("double") and not _opened_again.is_set():
+        _opened_again.set()
         place = next(iter(opener._cm.cameras.values())).rig_place
         threading.Thread(target=_open_again, args=(opener, place)).start()
-        while there("double"):
-            time.sleep(_LOOK_S)
     while there("stall"):
         time.sleep(_LOOK_S)
 

@@ -91,13 +91,17 @@ def _rgb(y: Any, u: Any, v: Any) -> Any:
 class Memory(Allocator):  # type: ignore[misc]
     """Buffers in memory files where a Pi has them in /dev/dma_heap; what libcamera wrote is converted on completion."""
 
+    now: ClassVar[Memory]
+
     def __init__(self) -> None:
         super().__init__()
         if faults.there("no_heap"):
             DmaAllocator()  # the real one, in a container that really has no /dev/dma_heap
         self.sync = _Mapped
+        Memory.now = self
         self.isps: list[Isp] = []  # one for each stream, in order
         self.mapped: dict[Any, mmap.mmap] = {}
+        self.said: dict[Any, dict[Any, Any]] = {}  # what the sensor said when a buffer was filled
         self._captured: dict[Any, tuple[mmap.mmap, Isp]] = {}
         self._buffers: dict[Any, list[Any]] = {}
         self._descriptors: list[int] = []
@@ -129,6 +133,7 @@ class Memory(Allocator):  # type: ignore[misc]
     def acquire(self, buffers: Mapping[Any, Any]) -> None:
         """A request was completed; nobody has seen its buffers yet."""
         for buffer in buffers.values():
+            self.said[buffer] = Sensor.now.metadata()
             if prepared := self._prepared.get(buffer):
                 self.mapped[buffer] = prepared.next()
                 continue
@@ -140,6 +145,7 @@ class Memory(Allocator):  # type: ignore[misc]
         for descriptor in self._descriptors:
             os.close(descriptor)
         self._descriptors, self._buffers, self._captured, self.mapped, self._prepared = [], {}, {}, {}, {}
+        self.said.clear()
 
 
 class _Mapped(Sync):  # type: ignore[misc]
@@ -294,6 +300,10 @@ def _put_sensor() -> None:
         pace.stopped()
         return REAL.stop(self)
 
+    def metadata(self: Any) -> dict[Any, Any]:
+        said = Memory.now.said.get(next(iter(self.buffers.values())), {})
+        return {**REAL.metadata.__get__(self), **said}
+
     def raw_modes(self: Any) -> list[dict[str, Any]]:
         formats = self.camera.generate_configuration([libcamera.StreamRole.VideoRecording]).at(0).formats
         return [{"format": str(one), "size": (size.width, size.height)}
@@ -303,7 +313,7 @@ def _put_sensor() -> None:
     camera.start, camera.stop = start, stop
     camera.queue_request = lambda self, one: pace.queue(self, one)
     request.set_control = lambda self, control, value: Sensor.now.set(control.name, value)
-    request.metadata = property(lambda self: {**REAL.metadata.__get__(self), **Sensor.now.metadata()})
+    request.metadata = property(metadata)
     library.Picamera2._get_raw_modes = raw_modes
     REAL.init = library.Picamera2.__init__
 
