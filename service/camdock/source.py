@@ -67,6 +67,15 @@ def _one_of(*names: str) -> Callable[[str], str]:
     return parse
 
 
+def _focus(text: str) -> str | float:
+    if text in ("once", "continuous"):
+        return text
+    try:
+        return _number(0, 32, "dioptres")(text)
+    except ValueError:
+        raise ValueError("must be once, continuous, or dioptres from 0 (infinity) to 32") from None
+
+
 def _yes(text: str) -> bool:
     if text.lower() in ("", "1", "yes", "true", "on"):
         return True
@@ -254,6 +263,12 @@ KINDS: dict[str, Kind] = {
             "gain": _GAIN,
             "hflip": Option(_yes, "1: mirrored, left and right"),
             "vflip": Option(_yes, "1: upside down; with hflip=1 turned by half"),
+            "awb": Option(
+                _one_of("auto", "incandescent", "tungsten", "fluorescent", "indoor", "daylight", "cloudy"),
+                "white balance, where the camera has it; auto",
+            ),
+            "focus": Option(_focus, "where the lens moves: once, continuous, or dioptres: 0 infinity, 2 half a metre"),
+            "hdr": Option(_one_of("off", "single", "multi", "night"), "high dynamic range, where the machine has it"),
         },
         ("picamera2", "libcamera", *_IMAGING),
         extra="picamera2",

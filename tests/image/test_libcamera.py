@@ -54,6 +54,28 @@ def test_libcamera_is_debians_from_the_backports_and_its_list_of_cameras_can_be_
     assert inside.run("readlink", place).stdout == "/usr/lib/python3/dist-packages/libcamera\n"
 
 
+def test_every_value_that_the_options_offer_is_known_to_libcamera(inside: Container) -> None:
+    asked = inside.python("""
+import json, libcamera
+from camdock.picamera2controls import HDR, controls_of
+from camdock.source import Source
+able = {name: (0, 32, 0) for name in ("AwbEnable", "AwbMode", "AfMode", "LensPosition", "HdrMode")}
+options = ["awb=" + name for name in "auto incandescent tungsten fluorescent indoor daylight cloudy".split()]
+options += ["focus=once", "focus=continuous", "focus=2", *("hdr=" + name for name in HDR)]
+found = {}
+for one in options:
+    controls = controls_of(Source.parse("picamera2:0?" + one).options, able, libcamera.controls, "x")
+    assert all(hasattr(libcamera.controls, name) for name in controls), controls
+    found[one] = controls
+print(json.dumps(found))
+""")
+    assert asked["awb=daylight"] == {"AwbEnable": True, "AwbMode": 5}
+    assert asked["focus=once"] == {"AfMode": 1, "AfTrigger": 0}
+    assert asked["focus=2"] == {"AfMode": 0, "LensPosition": 2.0}
+    assert asked["hdr=night"] == {"HdrMode": 4}
+    assert len({tuple(one.items()) for one in asked.values()}) == len(asked), "no two options mean the same"
+
+
 def test_nothing_for_a_screen_came_along_and_apt_finds_nothing_amiss(inside: Container) -> None:
     found = packages(inside)
     unwanted = (

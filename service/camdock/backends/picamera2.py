@@ -18,6 +18,7 @@ from camdock import devices, imaging
 from camdock.backends import Backend, Opened
 from camdock.errors import CameraError, SourceBusy, SourceDenied, SourceFailed, SourceMissing, SourceStalled
 from camdock.frame import Picture
+from camdock.picamera2controls import controls_of
 from camdock.picamera2lib import HEAPS, load, reasons
 from camdock.settings import Limits, Settings
 
@@ -357,7 +358,7 @@ class PiCamera(Backend):
             # They clip the exposure: a longer one needs longer frames.
             frame_us = max(self.frame_us, exposure_us)
             controls["FrameDurationLimits"] = (frame_us, frame_us)
-        return controls
+        return controls | controls_of(self.source.options, able, self.library.libcamera.controls, self.name)
 
     # --- the end, and errors --------------------------------------------------------------------------------------
 
