@@ -240,6 +240,7 @@ def test_who_says_nothing_is_not_waited_for() -> None:
     assert "timed out" in said
 
 
+@pytest.mark.slow  # the whole time waited out
 def test_who_stops_in_the_middle_is_not_given_the_whole_time_anew() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener, contextlib.ExitStack() as kept:
 
@@ -262,6 +263,7 @@ def test_who_stops_in_the_middle_is_not_given_the_whole_time_anew() -> None:
     assert took < 4, "2.5 s, and the start of an interpreter; 4.5 s with the time given anew"
 
 
+@pytest.mark.slow  # the whole time waited out
 def test_who_speaks_without_end_is_not_listened_to_for_ever() -> None:
     over = threading.Event()
 

@@ -90,7 +90,7 @@ class Nursery:
             with its_end:
                 command = [sys.executable, "-m", __name__]
                 # Its own session: Ctrl-C is for pytest, which then closes the socket.
-                self._process = subprocess.Popen(command, stdin=its_end, start_new_session=True)
+                self._process = subprocess.Popen(command, stdin=its_end.fileno(), start_new_session=True)
         ended, tells = os.pipe()
         try:
             given = {"arguments": [*arguments], "environment": {**environment}, "folder": str(folder or Path.cwd())}

@@ -20,7 +20,7 @@ WAITS = "tests/process/"
 class Together(LoadScopeScheduling):
     """Half of the workers begin with what waits for processes, the others with what computes; the largest groups first.
 
-    So there is always something to do while something is waited for.
+    So there is always something to do while something is waited for. Who has no more of his own helps from the end.
     """
 
     def _split_scope(self, nodeid: str) -> str:
@@ -31,7 +31,6 @@ class Together(LoadScopeScheduling):
 
     def _assign_work_unit(self, node: WorkerController) -> None:
         waits = self.nodes.index(node) % 2 == 0
-        first = next((scope for scope in self.workqueue if scope.startswith(WAITS) == waits), None)
-        if first is not None:
-            self.workqueue.move_to_end(first, last=False)
+        own = (scope for scope in self.workqueue if scope.startswith(WAITS) == waits)
+        self.workqueue.move_to_end(next(own, None) or next(reversed(self.workqueue)), last=False)
         super()._assign_work_unit(node)
