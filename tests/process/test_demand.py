@@ -155,7 +155,7 @@ def test_zero_never_stops_and_a_wait_of_none_gets_the_next_picture(plain: Servic
 
 def test_a_relay_at_rest_holds_no_connection(start: StartService, plain: Service) -> None:
     near = start(f"relay:http://127.0.0.1:{plain.port}/stream", CAMDOCK_LINGER_S="0.5")
-    until(lambda: plain.camera()["viewers"] == 1, 10, "it looks")
+    until(lambda: near.camera()["frames"] > 0, 10, "it looked")  # half a second, which a busy machine may not see
     near.until_state("idle")
     until(lambda: plain.camera()["viewers"] == 0, 3, "it looks no more")
     assert near.get("/snapshot").status == 200
