@@ -6,6 +6,9 @@ Pictures through it: test_wildlife_dashboard.py. Here is what needs no camera.
 from __future__ import annotations
 
 import json
+import struct
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -162,3 +165,45 @@ def test_the_bill_of_materials_does_not_call_our_package_debians(inside: Contain
     assert told["camdock-no-mesa"].startswith("pkg:deb/camdock/camdock-no-mesa@1")
     assert told["python3-libcamera"].startswith("pkg:deb/debian/python3-libcamera@0.7.")
     assert told["picamera2"] == "pkg:pypi/picamera2@0.3.27"
+
+
+# --- a Raspberry Pi's machine -----------------------------------------------------------------------------------------
+
+AARCH64 = 183  # e_machine, ELF for the Arm 64-bit architecture
+# As root, with the image's own words for apt; what another machine's dpkg would configure is only unpacked.
+FETCH = """
+set -e
+dpkg --add-architecture arm64
+apt-get -qq update
+wanted='python3-libcamera:arm64=0.7.* libcamera-ipa:arm64=0.7.* libcamera0.7:arm64'
+apt-get -qq --simulate --no-install-recommends install $wanted >/out/installs
+cd /out
+apt-get -qq -o APT::Sandbox::User=root download $wanted
+for package in *.deb; do dpkg-deb --extract "$package" root; done
+chmod -R a+rX .
+"""
+
+
+@pytest.mark.slow
+def test_debians_packages_for_arm64_fit_by_reading_and_have_every_pis_cameras(image: Image, tmp_path: Path) -> None:
+    """The wheels of both sets are judged for it by `make plan`; nothing of it is run here."""
+    fetched = docker("run", "--rm", "--user", "0", "--volume", f"{tmp_path}:/out", image.tag, "sh", "-c", FETCH,
+                     within_s=400)  # fmt: skip
+    assert fetched.returncode == 0
+    assert "Conf python3-libcamera:arm64 (0.7." in (tmp_path / "installs").read_text()
+    root = tmp_path / "root"
+    looked = subprocess.run(
+        [sys.executable, "-m", "camdock.abi", "check", "--strict", "--json", str(root)],
+        check=True, capture_output=True, text=True, timeout=100,
+    )  # fmt: skip
+    answer = json.loads(looked.stdout)
+    assert answer["findings"] == []
+    assert [(one["module"], one["verdict"], one["rule"]) for one in answer["modules"]] == [
+        ("libcamera._libcamera", "ok", "no-numpy")
+    ], "it never touches NumPy: no version of it matters"
+    libraries = [file for file in root.rglob("*.so*") if file.is_file() and file.suffix != ".sign"]
+    machines = {file.name: struct.unpack_from("<H", file.read_bytes(), 18)[0] for file in libraries}
+    assert set(machines.values()) == {AARCH64}
+    assert "_libcamera.cpython-313-aarch64-linux-gnu.so" in machines
+    # vc4: up to the Pi 4; pisp: the Pi 5.
+    assert {"ipa_rpi_vc4.so", "ipa_rpi_pisp.so"} <= set(machines)
