@@ -67,8 +67,10 @@ def project(tmp_path: Path) -> Path:
     root = tmp_path / "project"
     code = root / "service" / "camdock"
     (code / "__pycache__").mkdir(parents=True)
+    (root / "docker/pins").mkdir(parents=True)
     for name in source.PAPERS:
         (root / name).write_text(name)
+    (root / "docker/pins/picamera2.in").write_text("picamera2\n--no-binary python-prctl  # why\n--no-binary pidng\n")
     (code / "__init__.py").write_text('__version__ = "1.2.3"\n')
     (code / "app.py").write_text("app")
     for left in ("__pycache__/app.cpython-311.pyc", ".app.py.swp", "app.py~", "old.pyc"):
@@ -90,7 +92,8 @@ def test_the_same_files_give_the_same_archive_whatever_lies_beside_and_whenever(
         assert {entry.mtime for entry in opened} == {source.MADE}
     assert names == sorted(names)
     assert names == [f"camdock-1.2.3/{name}" for name in
-                     ("LICENSE", "README.md", "constraints.txt", "pyproject.toml",
+                     ("LICENSE", "README.md", "constraints.txt", "docker/pins/picamera2.in",
+                      "docker/pins/picamera2.txt", "pyproject.toml",
                       "service/camdock/__init__.py", "service/camdock/app.py")]  # fmt: skip
 
 
@@ -120,8 +123,10 @@ def test_old_archives_on_the_controller_go(tmp_path: Path) -> None:
 
 
 def test_sources_are_judged_by_the_service_s_own_rules() -> None:
-    assert source.judge(ROOT, "synthetic:", "") == (["camera"], [])
-    assert source.judge(ROOT, "auto", "front=v4l2:0 nest=synthetic:") == (["front", "nest"], [])
+    assert source.judge(ROOT, "synthetic:", "") == ({"camera": "synthetic"}, [])
+    assert source.judge(ROOT, "auto", "front=picamera2:0 nest=synthetic:") == (
+        {"front": "picamera2", "nest": "synthetic"}, [],
+    )  # fmt: skip
     assert source.judge(ROOT, "v4l3:0", "")[1][0].startswith("deploy_source cannot work: ")
     assert source.judge(ROOT, "auto", "Front=v4l2:0")[1][0].startswith("deploy_sources cannot work: ")
     (sentence,) = source.judge(ROOT, "relay:http://user:secret-word@host/?fps=x#fps=x", "")[1]
@@ -295,6 +300,21 @@ def test_an_index_that_nobody_answers_at_is_named_without_its_login() -> None:
     assert preflight.not_reached({"mode": "native", "environment": {"PIP_NO_INDEX": "1"}}) == []
 
 
+def test_a_pis_own_camera_wants_the_python_of_its_pins() -> None:
+    assert preflight.no_pins_for(host(python=(3, 13))) == []
+    (said,) = preflight.no_pins_for(host(python=(3, 11)))
+    for word in ("3.13", "3.11", "Raspberry Pi OS trixie", "deploy_mode: container"):
+        assert word in said
+    small, large = (
+        preflight.room_for(
+            {"mode": "native", "extras": extras, "root": "/a", "cache": "/b", "environment": {}}, ["gcc"]
+        )
+        for extras in (["v4l2"], ["picamera2", "v4l2"])
+    )
+    assert large[Path("/a")] > small[Path("/a")]
+    assert large[Path("/usr")] > small[Path("/usr")]
+
+
 @pytest.mark.parametrize(
     ("image", "address"),
     [
@@ -348,6 +368,41 @@ def test_numpy_comes_first_and_from_a_wheel_and_the_judgement_before_it_is_compl
     assert "seal --all" in seen[3]
     assert common.complete(folder) is not None
     assert sorted(one.name for one in folder.iterdir()) == ["complete", "constraints.txt"]
+
+
+def test_a_pis_own_cameras_bring_their_pins_and_of_apts_packages_libcamera_alone(to_build: dict[str, Any]) -> None:
+    folder = Path(to_build["root"], "builds", "1.2.3-abc")
+    seen: list[list[str]] = []
+
+    def runs(command: list[str], variables: dict[str, str], _lock: int) -> tuple[int, str]:
+        assert Path(variables["PIP_CONSTRAINT"]).name == "picamera2.txt"
+        seen.append(command)
+        return 0, ""
+
+    build.build({**to_build, "extras": ["picamera2", "relay"]}, 0, runs)
+    venv, lend, numpy, camdock, seal = seen
+    assert "--system-site-packages" not in venv
+    assert build.BINDING in lend[-1]
+    assert numpy[-2:] == ["--only-binary=:all:", "numpy"]
+    assert camdock[-3:-1] == ["--only-binary=:all:", "--no-binary=camdock,python-prctl,pidng"]
+    assert numpy[numpy.index("--constraint") + 1].endswith("/docker/pins/picamera2.txt")
+    assert seal[-2:] == ["seal", "--all"]
+    assert (folder / "constraints.txt").read_text() == "docker/pins/picamera2.txt"
+
+
+def test_lending_makes_one_link_and_fails_where_there_is_nothing_to_lend(tmp_path: Path) -> None:
+    there = tmp_path / "libcamera"
+    there.mkdir()
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
+    python = tmp_path / "venv/bin/python"
+    subprocess.run([python, "-c", build._LEND.format(binding=there)], check=True)
+    (link,) = (tmp_path / "venv").glob("lib/python3*/site-packages/libcamera")
+    assert link.resolve() == there
+    failed = subprocess.run(
+        [python, "-c", build._LEND.format(binding=build.BINDING + "-none")], check=False, capture_output=True, text=True
+    )
+    assert failed.returncode != 0
+    assert "apt install python3-libcamera" in build.explained(build.StepFailed("lend it", failed.stderr))
 
 
 def test_a_python_from_before_filters_unpacks_as_well(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -51,6 +52,14 @@ log: {description: The last lines of the step that failed., type: list, returned
 PYTHON = "/usr/bin/python3"
 WAIT_FOR_OTHERS_S = 900.0  # a first build on a Raspberry Pi 3 takes some minutes
 _PR_SET_PDEATHSIG = 1
+# A Pi's own cameras: a set of pins of its own, and of apt's packages the one that is on no index. By a link: an
+# environment that saw all of apt's would see apt's NumPy.
+PICAMERA2 = "picamera2"
+BINDING = "/usr/lib/python3/dist-packages/libcamera"
+_LEND = (
+    "import os, sysconfig; os.listdir('{binding}'); "
+    "os.symlink('{binding}', os.path.join(sysconfig.get_path('purelib'), 'libcamera'))"
+)
 
 
 class StepFailed(Exception):
@@ -85,18 +94,31 @@ def dies_with_us() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def pins(source: Path, extras: list[str]) -> Path:
+    """The exact versions that belong to these extras."""
+    return source / (f"docker/pins/{PICAMERA2}.txt" if PICAMERA2 in extras else "constraints.txt")
+
+
+def without_wheel(source: Path, extras: list[str]) -> list[str]:
+    """What is compiled here: Camdock's own, and what the set of pins names with its reason."""
+    if PICAMERA2 not in extras:
+        return ["camdock"]
+    text = pins(source, extras).with_suffix(".in").read_text("utf-8")
+    return ["camdock", *re.findall(r"^--no-binary (\S+)", text, re.MULTILINE)]
+
+
 def steps(folder: Path, source: Path, extras: list[str]) -> list[tuple[str, list[str]]]:
     """(what a person calls it, command) of every step, in order."""
     python = str(folder / "venv" / "bin" / "python")
-    pip = [python, "-m", "pip", "install", "--quiet", "--constraint", str(source / "constraints.txt")]
+    pip = [python, "-m", "pip", "install", "--quiet", "--constraint", str(pins(source, extras))]
     wheels = "--only-binary=:all:"
+    compiled = f"--no-binary={','.join(without_wheel(source, extras))}"
+    lend = ("lend it apt's libcamera", [python, "-c", _LEND.format(binding=BINDING)])
     return [
         ("make the virtual environment", [PYTHON, "-m", "venv", str(folder / "venv")]),
+        *([lend] if PICAMERA2 in extras else []),
         ("install NumPy", [*pip, wheels, "numpy"]),
-        (
-            "install Camdock",
-            [*pip, wheels, "--no-binary=camdock", f"camdock[{','.join(sorted(extras))}] @ {source.as_uri()}"],
-        ),
+        ("install Camdock", [*pip, wheels, compiled, f"camdock[{','.join(sorted(extras))}] @ {source.as_uri()}"]),
         # Judges every compiled file as `camdock abi check --strict` does, and keeps the answer for every start.
         ("judge the compiled modules", [python, "-P", "-m", "camdock", "seal", "--all"]),
     ]
@@ -114,6 +136,11 @@ def explained(failed: StepFailed) -> str:
         return (
             "These pins do not belong together: a compiled module would break with the installed NumPy. Nothing was "
             "switched. The log says which, and which command mends it; change constraints.txt accordingly."
+        )
+    if BINDING in text:
+        return (
+            f"{BINDING} is not there, which picamera2 imports and no index has: `apt install python3-libcamera`, or "
+            "let role video install it (video_pi_packages)."
         )
     if "No matching distribution" in text or "ResolutionImpossible" in text:
         return (
@@ -155,12 +182,13 @@ def build(
         shutil.rmtree(folder, ignore_errors=True)
         source.mkdir(parents=True)
         unpacked = unpack(Path(given["archive"]), source)
-        variables = environment(given["environment"], unpacked / "constraints.txt", Path(given["cache"]))
+        pinned = pins(unpacked, given["extras"])
+        variables = environment(given["environment"], pinned, Path(given["cache"]))
         for step, command in steps(folder, unpacked, given["extras"]):
             status, text = runs(command, variables, lock)
             if status != 0:
                 raise StepFailed(step, text)
-        shutil.copy2(unpacked / "constraints.txt", folder / "constraints.txt")
+        shutil.copy2(pinned, folder / "constraints.txt")
         shutil.rmtree(source)
         said = {"build": given["build"], "mode": "native", "version": given["version"], "created": int(began)}
         os.sync()  # all of it is on the disk before it is called complete

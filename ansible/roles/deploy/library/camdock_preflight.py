@@ -73,12 +73,19 @@ ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64"}
 PYTHON = "/usr/bin/python3"
 OLDEST, NEWEST = (3, 11), (3, 13)
 NATIVE_PACKAGES = ("python3-venv", "ca-certificates")
+# What a Pi's own cameras need besides: two libraries have no wheel, libcamera and libarchive are apt's.
+PICAMERA2 = "picamera2"
+PICAMERA2_PACKAGES = (
+    "gcc", "libarchive13t64", "libc6-dev", "libcap-dev", "libcap2", "libcamera-ipa", "python3-dev", "python3-libcamera",
+)  # fmt: skip
+PICAMERA2_PYTHON = (3, 13)  # what docker/pins/picamera2.txt is for
 ENGINE_PACKAGES: dict[tuple[str, str], dict[str, tuple[str, ...]]] = {
     ("debian", "13"): {"engine": ("docker.io", "docker-cli"), "compose": ("docker-compose",)},
     ("ubuntu", "24.04"): {"engine": ("docker.io",), "compose": ("docker-compose-v2",)},
 }
 # MB that a first deployment was seen to take, and a quarter more. Packages: what apt unpacks and downloads.
 NATIVE_MB = {"build": 400, "cache": 150, "temporary": 130, "packages": 60}
+PICAMERA2_MB = {"build": 230, "packages": 420}  # in addition
 CONTAINER_MB = {"engine": 410, "image": 550}
 READY_MB = 10  # a release alone
 LISTEN = "0A"
@@ -398,14 +405,26 @@ def engine_lacks(host: Host) -> tuple[list[str], list[str]]:
     return missing(wanted), []
 
 
+def no_pins_for(host: Host) -> list[str]:
+    """Why a Pi's own cameras cannot be served natively here, if so: their set of pins is for one Python."""
+    if host.python in (None, PICAMERA2_PYTHON):
+        return []
+    found, wanted = (".".join(map(str, python)) for python in (host.python or (), PICAMERA2_PYTHON))
+    return [
+        f"A source picamera2: is served natively beside Python {wanted} (Debian 13, Raspberry Pi OS trixie), and this "
+        f"host has {found}: install that system, or deploy the image camdock:picamera2 with deploy_mode: container."
+    ]
+
+
 def room_for(given: dict[str, Any], packages: list[str]) -> dict[Path, int]:
     """MB by folder that a deployment of a build that is not here yet will take."""
     if given["mode"] == "native":
+        more = PICAMERA2_MB if PICAMERA2 in given["extras"] else dict.fromkeys(PICAMERA2_MB, 0)
         return {
-            Path(given["root"]): NATIVE_MB["build"],
+            Path(given["root"]): NATIVE_MB["build"] + more["build"],
             Path(given["cache"]): NATIVE_MB["cache"],
             Path(str(given["environment"].get("TMPDIR") or "/tmp")): NATIVE_MB["temporary"],  # noqa: S108 - pip's own
-            Path("/usr"): NATIVE_MB["packages"] if packages else 0,
+            Path("/usr"): NATIVE_MB["packages"] + more["packages"] if packages else 0,
         }
     room = {Path("/var/lib/docker"): CONTAINER_MB["image"], Path("/usr"): CONTAINER_MB["engine"] if packages else 0}
     if archive := given["archive"]:
@@ -434,7 +453,9 @@ def preflight(given: dict[str, Any]) -> dict[str, Any]:
     python = ".".join(map(str, host.python or ()))
     if given["mode"] == "native":
         build = build_of_source(given["version"], given["digest"], given["extras"], python)
-        packages = missing(NATIVE_PACKAGES)
+        is_pis = PICAMERA2 in given["extras"]
+        packages = missing((*NATIVE_PACKAGES, *(PICAMERA2_PACKAGES if is_pis else ())))
+        problems += no_pins_for(host) if is_pis else []
     else:
         archive = given["archive"]
         digest = archive.get("image") or given["image"].rpartition(":")[2]

@@ -51,10 +51,14 @@ version: {description: What camdock says its version is., type: str, returned: a
 digest: {description: SHA-256 over names, modes and contents., type: str, returned: always}
 path: {description: The archive., type: str, returned: with dest}
 cameras: {description: Names of the cameras, the default one first., type: list, returned: always}
+kinds: {description: Kinds of their sources, such as v4l2., type: list, returned: always}
 problems: {description: Sentences about sources that cannot work., type: list, returned: always}
 """
 
-PAPERS = ("pyproject.toml", "constraints.txt", "README.md", "LICENSE")
+PAPERS = (
+    "pyproject.toml", "constraints.txt", "README.md", "LICENSE",
+    "docker/pins/picamera2.in", "docker/pins/picamera2.txt",
+)  # fmt: skip
 CODE = "service/camdock"
 LEFT_OUT = re.compile(r"(^|/)(__pycache__|\.[^/]*|[^/]*~|[^/]*\.(pyc|pyo|egg-info|orig|rej))(/|$)")
 MADE = 946684800  # every file's date: 2000-01-01, as in the images
@@ -128,8 +132,8 @@ def write(folder: Path, name: str, content: bytes) -> Path:
     return path
 
 
-def judge(root: Path, source: str, sources: str) -> tuple[list[str], list[str]]:
-    """(names of the cameras, what is wrong with their sources), by the service's own rules."""
+def judge(root: Path, source: str, sources: str) -> tuple[dict[str, str], list[str]]:
+    """(kind of source by name of the camera, what is wrong with their sources), by the service's own rules."""
     sys.path.insert(0, str(root / "service"))
     try:
         from camdock.source import Source, SourceInvalid, parse_sources
@@ -137,12 +141,11 @@ def judge(root: Path, source: str, sources: str) -> tuple[list[str], list[str]]:
         sys.path.pop(0)
     try:
         if sources.strip():
-            return list(parse_sources(sources)), []
-        Source.parse(source)
+            return {name: one.kind for name, one in parse_sources(sources).items()}, []
+        return {ONE_CAMERA: Source.parse(source).kind}, []
     except SourceInvalid as error:
         words = str(error).replace("CAMDOCK_SOURCES", "deploy_sources").rstrip(".")
-        return [], [f"{'deploy_sources' if sources.strip() else 'deploy_source'} cannot work: {words}."]
-    return [ONE_CAMERA], []
+        return {}, [f"{'deploy_sources' if sources.strip() else 'deploy_source'} cannot work: {words}."]
 
 
 def main() -> None:
@@ -164,7 +167,10 @@ def main() -> None:
         found = files(root)
         version, sums = version_of(found), digest(found)
         cameras, problems = judge(root, module.params["source"], module.params["sources"])
-        result = {"version": version, "digest": sums, "cameras": cameras, "problems": problems}
+        result = {
+            "version": version, "digest": sums, "cameras": list(cameras), "kinds": sorted(set(cameras.values())),
+            "problems": problems,
+        }  # fmt: skip
         if module.params["dest"] and not module.check_mode:
             folder = Path(module.params["dest"])
             path = folder / f"camdock-{version}-{sums[:12]}.tar.gz"
