@@ -68,7 +68,7 @@ def told(target: Target) -> dict[str, Any]:
 
 def copy_of_project(folder: Path) -> Path:
     """The project without its history, as an unpacked release is; to be changed, and deployed from."""
-    for name in ("ansible", "service"):
+    for name in ("ansible", "service", "docker/pins"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     for name in ("pyproject.toml", "constraints.txt", "README.md", "LICENSE"):
         shutil.copy2(ROOT / name, folder / name)
