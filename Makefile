@@ -173,6 +173,8 @@ doctor: ## What is wrong on this machine, in words, and what mends it; SOURCE= a
 # How tests are handed out: tests/tools/together.py. A worker that dies is not started again: xdist 3.8 would wait for ever
 # for the one that takes its place.
 WORKERS ?= 4
+# What to look at when it takes too long.
+LONGEST := --durations 20 --durations-min 10
 
 .PHONY: test
 test: $(TEST) ## Unit and process tests; ARGS= goes to pytest
@@ -260,7 +262,7 @@ image: $(TEST) ## Build all images and prove them; IMAGES="current optimized" ch
 	docker images --format '{{.Repository}}:{{.Tag}} {{.Size}}' "$(REPOSITORY)" | sort
 	export CAMDOCK_TEST_IMAGES="$(IMAGES)" CAMDOCK_TEST_REPOSITORY="$(REPOSITORY)" CAMDOCK_TEST_REVISION="$$revision"
 	# Most of them wait for an engine: two files at once take two thirds of the time.
-	part "tests of the images" again $(PY) -m pytest tests/image $(ARGS) -- -n 2 --dist loadfile
+	part "tests of the images" again $(PY) -m pytest tests/image $(LONGEST) $(ARGS) -- -n 2 --dist loadfile
 	exit "$$failed"
 
 DEVICES ?= tests/device
@@ -281,7 +283,7 @@ host: $(TEST) $(DEPLOY) ## Deploy to hosts in containers, in both modes, and wha
 	export DOCKER_BUILDKIT=1
 	engine_and_bases
 	docker image inspect camdock:current >/dev/null 2>&1 || { echo "There is no image camdock:current: make image IMAGES=current" >&2; exit 1; }
-	part "hosts" again $(PY) -m pytest $(HOSTS) $(ARGS) -- -n 3 --dist loadfile
+	part "hosts" again $(PY) -m pytest $(HOSTS) $(LONGEST) $(ARGS) -- -n 3 --dist loadfile
 	exit "$$failed"
 
 .PHONY: host-vm
@@ -340,7 +342,7 @@ verify: $(TEST) $(LINT) $(FUZZ) $(DEPLOY) ## What `make test` leaves out: lint, 
 	part "fuzz" $(PY) -m tests.abi.fuzz --seconds 60
 	part "virtual machines" wait "$$machines"
 	cat $(VENV)/machines.log
-	part "slow tests" again $(PY) -m pytest tests/process tests/unit tests/roles -m "slow or hypothesis" -- -n 2 --dist loadfile
+	part "slow tests" again $(PY) -m pytest tests/process tests/unit tests/roles $(LONGEST) -m "slow or hypothesis" -- -n 3 --max-worker-restart 0
 	part "picamera2" $(AGAIN) device ARGS= DEVICES=tests/device/picamera2
 	part "hosts" $(AGAIN) host ARGS=
 	exit "$$failed"
