@@ -322,7 +322,8 @@ def words(found: Found) -> list[str]:
         lacking = [kind for kind in LIBCAMERA if not found.of(kind)]
         said.append(
             f"{found.board or 'This board'}: a camera on the ribbon cable{f' ({_paths_of(ribbon)})' if ribbon else ''} "
-            "speaks through libcamera, which this image does not have yet; USB cameras work."
+            "speaks through libcamera, which the image camdock:picamera2 has (compose.pi.yaml) and no other one; USB "
+            "cameras work with each of them."
         )
         if lacking:
             said.append(f"Not there: {', '.join(f'/dev/{kind}' for kind in lacking)} (a Pi 5 has no /dev/vchiq).")

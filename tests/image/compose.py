@@ -58,7 +58,7 @@ class Project:
     @property
     def variables(self) -> dict[str, str]:
         """The environment of `docker compose`."""
-        return plain_environment(CAMDOCK_PORT=str(self.port), CAMDOCK_IMAGE=IMAGE, **self.environment)
+        return plain_environment(**{"CAMDOCK_PORT": str(self.port), "CAMDOCK_IMAGE": IMAGE, **self.environment})
 
     def up(self) -> None:
         """`up --detach --wait`; fails with what compose and the container say."""

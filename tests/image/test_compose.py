@@ -20,6 +20,7 @@ import pytest
 import yaml
 
 from camdock.devices import Found, Node, compose
+from camdock.source import parse_sources
 from tests.image.compose import IMAGE, UP_S, Project, clone, plain_environment
 from tests.image.conftest import cannot
 from tests.tools import build
@@ -81,6 +82,11 @@ def running(checkout: Path) -> Iterator[Project]:
         yield project
 
 
+def on_a_pi(checkout: Path) -> Project:
+    """What a Raspberry Pi's own cameras need in addition, with an image of its own."""
+    return Project(checkout, "pi", {"CAMDOCK_IMAGE": f"{IMAGE}-pi"}, files=("compose.pi.yaml",))
+
+
 def ask(port: int, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, bytes]:
     """Status and body of one request through the published port; `body` is sent as JSON."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
@@ -126,9 +132,32 @@ def test_compose_finds_nothing_to_say_about_the_files(checkout: Path) -> None:
     service = Project(checkout, "plain").config()["services"]["camdock"]
     assert "privileged" not in service
     assert "devices" not in service
-    pi = Project(checkout, "pi", files=("compose.pi.yaml",)).config()["services"]["camdock"]
+    pi = on_a_pi(checkout).config()["services"]["camdock"]
     assert "privileged" not in pi
     assert "/run/udev" in {volume["source"] for volume in pi["volumes"]}
+    assert (service["build"]["args"]["PINS"], pi["build"]["args"]["PINS"]) == ("current", "picamera2")
+    assert pi["environment"]["CAMDOCK_SOURCE"] == "picamera2:0"
+
+
+def test_the_dashboards_two_cameras_and_its_port_are_two_lines_of_env(checkout: Path, tmp_path: Path) -> None:
+    """As docs/raspberry-pi.md has them, word for word."""
+    page = (ROOT / "docs/raspberry-pi.md").read_text()
+    (tmp_path / ".env").write_text("".join(re.findall(r"^    (CAMDOCK_(?:SOURCES|PORT)=.*\n)", page, re.MULTILINE)))
+    for file in ("compose.yaml", "compose.pi.yaml"):
+        (tmp_path / file).write_text((checkout / file).read_text())
+    read = subprocess.run(
+        ["docker", "compose", "-f", "compose.yaml", "-f", "compose.pi.yaml", "config", "--format", "json"],
+        cwd=tmp_path, env=plain_environment(), capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    assert read.stderr == ""
+    service = json.loads(read.stdout)["services"]["camdock"]
+    assert service["image"] == "camdock:picamera2"
+    assert [(one["host_ip"], one["published"]) for one in service["ports"]] == [("127.0.0.1", "5050")]
+    sources = parse_sources(service["environment"]["CAMDOCK_SOURCES"])
+    assert {name: (one.kind, one.target) for name, one in sources.items()} == {
+        "front": ("picamera2", "0"), "nest": ("picamera2", "1"),
+    }  # fmt: skip
+    assert service["environment"]["CAMDOCK_SOURCE"] == "", "the one camera is none of theirs"
 
 
 def environment_of(checkout: Path, **variables: str) -> dict[str, str]:
@@ -267,7 +296,7 @@ def test_a_camera_plugged_in_later_opens_and_nothing_else_does(running: Project)
 @pytest.mark.usefixtures("as_root")
 def test_the_wide_rule_for_a_pi_opens_what_the_group_may_and_no_disk_memory_or_keyboard(checkout: Path) -> None:
     mine = f"camdock-{os.getpid()}"
-    with started(Project(checkout, "pi", files=("compose.pi.yaml",))) as project:
+    with started(on_a_pi(checkout)) as project:
         with (
             node(f"{mine}-media", 250, 250, group=44, mode=0o660) as media,
             node(f"{mine}-input", 13, 250, group=104, mode=0o660) as keyboard,

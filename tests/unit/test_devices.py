@@ -107,7 +107,7 @@ def test_a_raspberry_pi_gets_the_rules_of_its_kernel_and_the_list_of_devices(mac
     assert service["device_cgroup_rules"] == ["c 237:* rw", "c 251:* rw", "c 239:* rw"], "and 81 is in compose.yaml"
     assert service["group_add"] == ["992"]
     assert service["volumes"] == ["/run/udev:/run/udev:ro"]
-    assert "libcamera, which this image does not have yet" in "\n".join(devices.words(found))
+    assert "libcamera, which the image camdock:picamera2 has" in "\n".join(devices.words(found))
 
 
 def test_another_board_gets_none_of_what_a_pi_needs(machine: Path) -> None:
