@@ -6,6 +6,7 @@ Runs in: the worker. In here `picamera2` is the library, which camdock/picamera2
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -49,7 +50,10 @@ class PiCamera(Backend):
         self.controls: dict[str, Any] = {}  # those of the settings in force; _live_controls: of the last live picture
         self._live_controls: dict[str, Any] = {}
         self._is_stopped = False  # by a still
-        self._job: Any = None  # a picture that was asked for and has not come
+        self._arrived = threading.Condition()
+        self._newest: Any = None  # a request that was completed and not fetched
+        self._is_taking = False
+        self._late = 0  # requests that were let go of because a newer one came
         self._last_number: int | None = None
 
     # --- opening --------------------------------------------------------------------------------------------------
@@ -96,8 +100,11 @@ class PiCamera(Backend):
         options = self.source.options
         size, chosen = options.get("size", SIZE), options.get("format", "YUV420")
         self._configure(self._video(size, chosen))
+        hardware = self._wants_hardware(chosen)
+        self.camera.post_callback = None if hardware else self._on_request
+        self._take(not hardware)
         self.camera.start()
-        if self._wants_hardware(chosen):
+        if hardware:
             self._start_encoder()
 
     def _video(self, size: tuple[int, int], chosen: str) -> Any:
@@ -108,7 +115,7 @@ class PiCamera(Backend):
             # Full range, as JPEG means it. No raw stream: nobody looks at one, and it would take memory.
             return self.camera.create_video_configuration(
                 main=main, raw=None, controls=self.controls, transform=transform, buffer_count=BUFFERS, display=None,
-                colour_space=libcamera.ColorSpace.Sycc(),
+                queue=False, colour_space=libcamera.ColorSpace.Sycc(),
             )  # fmt: skip
         except (TypeError, AttributeError):  # an earlier picamera2: the configuration that it keeps itself
             config = self.camera.video_configuration
@@ -179,27 +186,46 @@ class PiCamera(Backend):
             return replace(picture, jpeg=imaging.encode_jpeg(picture, self.quality), planes=(), rgb=None)
 
     def _request(self, wait_s: float) -> Any:
-        """The next completed request, which must be released; None when there was none in time.
-
-        One that was asked for stays asked for: cancelling it could lose a buffer that arrives that very moment.
-        """
-        if self._job is None:
-            self._job = self.camera.capture_request(wait=False)
-        try:
-            request = self.camera.wait(self._job, timeout=wait_s)
-        except TimeoutError:
-            return None
-        except RuntimeError as error:
-            raise self._error(error, "to give a picture") from error
-        self._job = None
+        """The newest completed request, which must be released; None when there was none in time."""
+        with self._arrived:
+            if self._newest is None:
+                self._arrived.wait(wait_s)
+            request, self._newest = self._newest, None
         return request
+
+    def _on_request(self, request: Any) -> None:
+        """Called for every completed request, in picamera2's event loop.
+
+        capture_request() would do, at the price of a job for each picture and one more turn of that loop (a tenth of
+        what a picture costs); and one that is cancelled may take a buffer with it.
+        """
+        with self._arrived:
+            if not self._is_taking:
+                return
+            request.acquire()
+            older, self._newest = self._newest, request
+            self._arrived.notify()
+            self._late += older is not None
+        if older is not None:
+            older.release()
+
+    def _take(self, taking: bool) -> None:
+        """Begin to keep completed requests, or let go of them: a changed mode's memory is not theirs any more."""
+        with self._arrived:
+            self._is_taking = taking
+            older, self._newest = self._newest, None
+        if older is not None:
+            older.release()
 
     def _note(self, request: Any) -> None:
         """Keep what the sensor says of this picture."""
         controls, given = self.library.libcamera.controls, request.request.metadata
         number = int(request.request.sequence)
-        if self._last_number is not None and number > self._last_number + 1:
-            self.drops["lost"] += number - self._last_number - 1
+        late, self._late = self._late, 0
+        if late:
+            self.drops["late"] += late
+        if self._last_number is not None and number > self._last_number + 1 + late:
+            self.drops["lost"] += number - self._last_number - 1 - late
         self._last_number = number
         self.sensor = {
             name: kind(value)
@@ -254,6 +280,7 @@ class PiCamera(Backend):
         if self.encoder:
             self.encoder.stop()
             self.encoder = None
+        self._take(False)
         within_s = STILL_WITHIN_S + 3 * self.controls.get("ExposureTime", 0) / 1e6
         config = self.camera.create_still_configuration(
             main={"format": "RGB888" if self.source.options.get("format") == "RGB888" else "YUV420"}, raw=None,
@@ -294,19 +321,15 @@ class PiCamera(Backend):
             self._is_stopped = False
 
     def _converge(self) -> None:
-        """Read until no picture is on its way, and automatic exposure has found its value, or takes too long."""
+        """Read until automatic exposure has found its value, or takes too long."""
         until = time.monotonic() + CONVERGE_WITHIN_S
         while time.monotonic() < until:
-            if self._job is None and not (self.controls.get("AeEnable") and self.is_searching):
+            if not (self.controls.get("AeEnable") and self.is_searching):
                 return
             request = self._request(max(0.0, until - time.monotonic()))
             if request is not None:
                 self._note(request)
                 request.release()
-        if self._job is not None:
-            raise SourceStalled(
-                f"{self.name}: no picture for {CONVERGE_WITHIN_S:g} s", "look at the ribbon cable and `dmesg`"
-            )
 
     # --- settings -------------------------------------------------------------------------------------------------
 
@@ -364,7 +387,8 @@ class PiCamera(Backend):
 
     def close(self) -> None:
         """Give the camera back. libcamera may hang in here when the cable is loose: then the worker is killed."""
-        camera, self.camera, self.encoder, self._job = self.camera, None, None, None
+        self._take(False)
+        camera, self.camera, self.encoder = self.camera, None, None
         self._is_stopped = False
         if camera is not None:
             camera.cancel_all_and_flush()

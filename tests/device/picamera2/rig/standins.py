@@ -29,6 +29,7 @@ import numpy as np
 import picamera2.picamera2 as library
 from picamera2.allocators import DmaAllocator
 from picamera2.allocators.allocator import Allocator, Sync
+from PIL import Image
 from prepared import Prepared
 
 REAL = SimpleNamespace()  # what was there before
@@ -78,11 +79,10 @@ class Isp:
 
 
 def _rgb(y: Any, u: Any, v: Any) -> Any:
-    """Full-range planes to (H, W, 3); source: JFIF 1.02 page 3."""
-    cb, cr = (np.repeat(np.repeat(plane.astype(np.int16) - 128, 2, 0), 2, 1).astype(np.float32) for plane in (u, v))
-    bright = y.astype(np.float32)
-    rgb = np.stack([bright + 1.402 * cr, bright - 0.344136 * cb - 0.714136 * cr, bright + 1.772 * cb], -1)
-    return rgb.clip(0, 255).astype(np.uint8)
+    """Full-range planes to (H, W, 3)."""
+    size = (y.shape[1], y.shape[0])
+    chroma = [Image.fromarray(np.ascontiguousarray(plane)).resize(size, Image.Resampling.NEAREST) for plane in (u, v)]
+    return np.asarray(Image.merge("YCbCr", [Image.fromarray(y), *chroma]).convert("RGB"))
 
 
 # --- memory -----------------------------------------------------------------------------------------------------------
