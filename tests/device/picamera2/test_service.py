@@ -135,6 +135,21 @@ def test_a_still_costs_live_pictures_for_the_switch_alone(start: StartRigged) ->
     assert container.camera("bars")["restarts"] == {}
 
 
+def test_nobody_sees_the_settings_that_a_still_has_for_itself(start: StartRigged) -> None:
+    container = start("bars=picamera2:imx_virtual?size=640x480&exposure_us=5000")
+    container.until_state("live", "bars")
+    usual = brightness(container, "bars")
+    pictures: list[Picture] = []
+    viewer = threading.Thread(target=lambda: pictures.extend(watch(container, "bars", 60)))
+    viewer.start()
+    until(lambda: container.camera("bars")["viewers"] == 1, 5, "somebody looks")
+    taken = container.ask("POST", "/cameras/bars/captures", {"exposure_us": 60_000})
+    viewer.join()
+    assert taken.json()["sensor"]["exposure_us"] == 60_000
+    seen = [float(np.asarray(shown(picture.jpeg)).mean()) for picture in pictures]
+    assert max(seen) < usual * 1.2, "live pictures begin again with the settings that come back"
+
+
 def test_a_camera_that_nobody_looks_at_is_given_back_and_taken_again_by_the_same_process(start: StartRigged) -> None:
     container = start("bars=picamera2:imx_virtual?size=640x480", CAMDOCK_LINGER_S="1")
     for _ in range(3):
