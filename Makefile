@@ -61,13 +61,10 @@ part() { # part NAME COMMAND...: runs it, says how long it took, remembers a fai
 # because of a neighbour on the machine; a test that fails only then says nothing about the code. It ends well only where
 # as many tests have run again and passed as failed before: a file that cannot be collected, a pytest that breaks or is
 # stopped (any status but 1), failures that are no tests and tests that are skipped the second time are red.
-# PYTEST_CACHE: a folder of its own for whoever runs beside another.
 again() {
-  local command=() more=() status=0 count own=$${PYTEST_CACHE:-.pytest_cache}
-  local cache=$$own/v/cache/lastfailed report=$$own/again.xml
+  local command=() more=() status=0 count cache=.pytest_cache/v/cache/lastfailed report=$(VENV)/again.xml
   while [ $$# -gt 0 ] && [ "$$1" != -- ]; do command+=("$$1"); shift; done
   if [ $$# -gt 0 ]; then shift; more=("$$@"); fi
-  command+=(-o cache_dir="$$own")
   rm -f "$$cache" "$$report" # of another run
   "$${command[@]}" "$${more[@]}" || status=$$?
   [ "$$status" != 0 ] || return 0
@@ -325,26 +322,13 @@ verify: $(TEST) $(LINT) $(FUZZ) $(DEPLOY) ## What `make test` leaves out: lint, 
 	part "page" again $(PY) -m pytest tests/page
 	part "oldest FastAPI and uvicorn" tests/testbed/oldest.sh $(PY)
 	part "images" $(AGAIN) image ARGS=
-	# What goes on in a virtual machine takes one core and much patience. Beside it runs what asks for no time of its own.
-	set -m # a process group of its own, for whoever interrupts all this
-	(
-	  export PYTEST_CACHE=.pytest_cache/machines
-	  failed=0
-	  part "real driver" $(AGAIN) device ARGS= DEVICES=tests/device/test_vivid.py
-	  part "host-vm" $(AGAIN) host-vm ARGS=
-	  exit "$$failed"
-	) >$(VENV)/machines.log 2>&1 &
-	machines=$$!
-	set +m
-	trap 'kill -- "-$$machines" 2>/dev/null || true' EXIT
 	part "pins" $(AGAIN) plan
 	part "slow tests of camdock abi" again $(PY) -m pytest tests/abi -m slow -- -n 2 --dist loadfile
 	part "fuzz" $(PY) -m tests.abi.fuzz --seconds 60
-	part "virtual machines" wait "$$machines"
-	cat $(VENV)/machines.log
 	part "slow tests" again $(PY) -m pytest tests/process tests/unit tests/roles $(LONGEST) -m "slow or hypothesis" -- -n 3 --max-worker-restart 0
-	part "picamera2" $(AGAIN) device ARGS= DEVICES=tests/device/picamera2
-	part "hosts" $(AGAIN) host ARGS=
+	part "devices" $(AGAIN) device ARGS=
+	# All of `make host` takes 22 minutes of two cores, `make host-vm` 10: the rest of them is run by hand.
+	part "hosts" $(AGAIN) host ARGS= HOSTS="tests/host/test_deploy.py tests/host/test_switch.py tests/host/test_refusals.py tests/host/test_purge.py"
 	exit "$$failed"
 
 .PHONY: upgrade
