@@ -10,7 +10,6 @@ from typing import Any
 
 from camdock.errors import SourceFailed
 
-FOCUS_WORDS = ("once", "continuous")
 HDR = {"off": "Off", "single": "SingleExposure", "multi": "MultiExposure", "night": "Night"}
 # option -> the control without which a camera cannot do it, and what a person calls that
 NEEDED = {"awb": ("AwbMode", "white balance"), "focus": ("AfMode", "focus"), "hdr": ("HdrMode", "HDR modes")}

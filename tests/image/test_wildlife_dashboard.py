@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.device.picamera2.rigged import CAMERAS as CAMERAS_FILE
+from tests.device.picamera2.rigged import RIG
 from tests.image.conftest import Image, image_named
 from tests.image.test_image import pins_of
-from tests.tools.containers import ROOT, Built, Container, context, docker, inspect
+from tests.tools.containers import Built, Container, context, docker, inspect
 
 pytestmark = [pytest.mark.timeout(600)]
 
-RIG = ROOT / "tests/device/picamera2/rig"
-CAMERAS_FILE = "/usr/share/libcamera/pipeline/virtual/virtual.yaml"
 HEADLESS = "/opt/camdock/venv/lib/python3.13/site-packages/camdock/headless"
 CAMERAS = """%YAML 1.1
 ---

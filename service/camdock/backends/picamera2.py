@@ -108,8 +108,7 @@ class PiCamera(Backend):
             self._start_encoder()
 
     def _video(self, size: tuple[int, int], chosen: str) -> Any:
-        libcamera = self.library.libcamera
-        transform = libcamera.Transform(hflip=self._flip("hflip"), vflip=self._flip("vflip"))
+        libcamera, transform = self.library.libcamera, self._transform()
         main = {"size": size, "format": chosen}
         try:
             # Full range, as JPEG means it. No raw stream: nobody looks at one, and it would take memory.
@@ -124,12 +123,17 @@ class PiCamera(Backend):
             config.controls = self.controls
             return config
 
-    def _flip(self, name: str) -> int:
-        return int(self.source.options.get(name, False))
+    def _transform(self) -> Any:
+        flips = {name: int(self.source.options.get(name, False)) for name in ("hflip", "vflip")}
+        return self.library.libcamera.Transform(**flips)
 
     def _configure(self, config: Any) -> None:
         self.camera.configure(config)
         self._last_number = None  # each mode counts anew
+        self._note_range()
+
+    def _note_range(self) -> None:
+        """Whether the mode in force gives video range, which JPEG does not mean."""
         space = self.camera.camera_configuration().get("colour_space")
         self.is_video_range = str(getattr(space, "range", "")).endswith("Limited")
 
@@ -284,8 +288,7 @@ class PiCamera(Backend):
         within_s = STILL_WITHIN_S + 3 * self.controls.get("ExposureTime", 0) / 1e6
         config = self.camera.create_still_configuration(
             main={"format": "RGB888" if self.source.options.get("format") == "RGB888" else "YUV420"}, raw=None,
-            controls=self.controls, buffer_count=STILL_BUFFERS,
-            transform=self.library.libcamera.Transform(hflip=self._flip("hflip"), vflip=self._flip("vflip")),
+            controls=self.controls, buffer_count=STILL_BUFFERS, transform=self._transform(),
         )  # fmt: skip
         live = self.is_video_range
         try:
@@ -298,8 +301,7 @@ class PiCamera(Backend):
         except (RuntimeError, OSError) as error:
             raise self._error(error, "to take a still") from error
         try:
-            space = self.camera.camera_configuration().get("colour_space")
-            self.is_video_range = str(getattr(space, "range", "")).endswith("Limited")
+            self._note_range()
             self._note(request)
             with self.library.MappedArray(request, "main", reshape=False, write=False) as mapped:
                 picture = self._picture(mapped.array.copy())  # it is encoded when live pictures come again

@@ -48,12 +48,20 @@ def restarts(container: Rigged, code: str) -> int:
     return int(container.camera()["restarts"].get(code, 0))
 
 
-def told(fault: str, seconds: list[float], pulse: Pulse) -> str:
-    """The figures of one fault."""
-    return (
+def check_figures(fault: str, seconds: list[float], pulse: Pulse) -> None:
+    """Say the figures of one fault, and hold them against what is asked."""
+    print(
         f"{fault}: {len(seconds)} times, pictures again after {min(seconds):.2f} to {max(seconds):.2f} s; "
         f"/health/live p99 {pulse.percentile_ms(99):.1f} ms of {len(pulse.seconds)}"
     )
+    assert max(seconds) < AGAIN_WITHIN_S
+    assert not pulse.failures
+    assert pulse.percentile_ms(99) < RESPONSIVE_MS
+
+
+def check_nothing_left(container: Rigged, kinds: list[str] | None) -> None:
+    """The same processes as before, and no other."""
+    until(lambda: container.kinds() == kinds, 5, lambda: f"{container.kinds()}, before: {kinds}")
 
 
 @pytest.mark.parametrize("fault", STREAMING)
@@ -73,11 +81,8 @@ def test_pictures_come_back_from_a_fault_in_the_middle_of_a_stream(start: StartR
             floor = container.camera()["frames"]
             until(lambda floor=floor: frames_above(container, floor), 10, "pictures again", 0.02)
             gaps.append(time.monotonic() - began)
-    print(told(fault, gaps, pulse))
-    assert max(gaps) < AGAIN_WITHIN_S
-    assert not pulse.failures
-    assert pulse.percentile_ms(99) < RESPONSIVE_MS
-    until(lambda: container.kinds() == kinds, 5, lambda: f"{container.kinds()}, before: {kinds}")
+    check_figures(fault, gaps, pulse)
+    check_nothing_left(container, kinds)
     assert set(container.camera()["restarts"]) == {code}
 
 
@@ -101,11 +106,8 @@ def test_pictures_come_back_when_what_kept_it_from_opening_is_over(start: StartR
             mended, floor = time.monotonic(), container.camera()["frames"]
             until(lambda floor=floor: frames_above(container, floor), 10, "pictures again", 0.02)
             seconds.append(time.monotonic() - mended)
-    print(told(fault, seconds, pulse))
-    assert max(seconds) < AGAIN_WITHIN_S
-    assert not pulse.failures
-    assert pulse.percentile_ms(99) < RESPONSIVE_MS
-    until(lambda: container.kinds() == kinds, 5, lambda: f"{container.kinds()}, before: {kinds}")
+    check_figures(fault, seconds, pulse)
+    check_nothing_left(container, kinds)
     assert set(container.camera()["restarts"]) == {code, "worker_died"}
 
 
@@ -130,8 +132,5 @@ def test_a_close_that_hangs_ends_with_its_worker(start: StartRigged) -> None:
             with container.stream():
                 until(lambda floor=floor: frames_above(container, floor), 10, "pictures again", 0.02)
             seconds.append(time.monotonic() - mended)
-    print(told("close_hangs", seconds, pulse))
-    assert max(seconds) < AGAIN_WITHIN_S
-    assert not pulse.failures
-    assert pulse.percentile_ms(99) < RESPONSIVE_MS
-    until(lambda: container.kinds() == kinds, 5, lambda: f"{container.kinds()}, before: {kinds}")
+    check_figures("close_hangs", seconds, pulse)
+    check_nothing_left(container, kinds)
