@@ -100,6 +100,12 @@ USTREAMER_ONE_WORKER = Server(
 # They are there for their size, not for their decimals: one window of each row spares a quarter of an hour.
 CONDITION = Server("condition", "FastAPI StreamingResponse, asyncio.Condition", _peer("condition"), windows=1)
 THREADS = Server("threads", "http.server, a thread for each viewer", _peer("threads"), windows=1)
+# No server, but what the kernel asks of any: how much of the figures above it is the machine's.
+FLOOR = Server(
+    "floor",
+    "a write() for each viewer, in C, no camera",
+    lambda port, task: [str(build.ensure("floor")), str(port), str(frames_for(task)), str(task.fps)],
+)
 
 
 def _die_with_the_bench() -> None:

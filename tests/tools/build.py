@@ -16,9 +16,10 @@ ROOT = HERE.parent.parent
 FLAGS = {
     "fakev4l2": ["-shared", "-fPIC", "-ldl", "-lpthread"],
     "fakepixelink": ["-shared", "-fPIC", "-lm"],
+    "floor": [],
     "loadclient": ["-lpthread"],
 }
-SUFFIX = {"fakev4l2": ".so", "fakepixelink": ".so", "loadclient": ""}
+SUFFIX = {"fakev4l2": ".so", "fakepixelink": ".so", "floor": "", "loadclient": ""}
 COMMON = ["-O2", "-Wall", "-Wextra"]  # not -Werror: a newer gcc has newer warnings
 
 
@@ -39,7 +40,7 @@ class ToolMissing(RuntimeError):
 def ensure(name: str) -> Path:
     """Path of the compiled tool, compiled now unless this very source has been compiled before.
 
-    name     fakev4l2, fakepixelink or loadclient
+    name     fakev4l2, fakepixelink, floor or loadclient
     raises   ToolMissing if there is no gcc; RuntimeError with the compiler's words if it refuses
     """
     source = HERE / f"{name}.c"
