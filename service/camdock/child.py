@@ -36,6 +36,9 @@ LOG_LINES_PER_S = 20
 # page by page (254 KB: 0.15 ms a frame). Other C libraries ignore them.
 KEEP_BELOW, KEEP_FREE = 4 << 20, 16 << 20
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(KEEP_BELOW), "MALLOC_TRIM_THRESHOLD_": str(KEEP_FREE)}
+# OpenBLAS starts a thread for each processor when NumPy is imported, a quarter of what that costs on two; nothing here
+# multiplies matrices. Whoever sets it has it as set.
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
 LAST_WORDS = 5
 
 
@@ -103,7 +106,7 @@ class Child:
                 stderr=log_out,
                 bufsize=0,
                 start_new_session=True,
-                env={**KEEP_MEMORY, **os.environ},
+                env={**KEEP_MEMORY, **ONE_THREAD, **os.environ},
             )
             assert self._process.stdin is not None
             undo.callback(self._process.wait)

@@ -27,16 +27,18 @@ from tests.tools.service import Answer, Service, free_port, until
 from tests.tools.upstream import upstream
 
 TOKEN = "tok-3n-of-the+tests"
-SLOW = pytest.mark.slow  # each start of the program is 0.4 s of a core; the words are the unit tests' matter
+SLOW = pytest.mark.slow  # the words are the unit tests' matter; without `make test` each start is 0.4 s of a core
 PUBLIC = ("/", "/health", "/health/live", "/health/ready", "/api/v1/health/", "/favicon.ico", "/docs", "/web/app.js")
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """`python -m camdock` to its end, which must come by itself."""
+    """`python -m camdock` to its end, which must come by itself; in `make test` forked from what has the imports."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("CAMDOCK_") and k not in ("HOST", "PORT")}
+    whole = {**inherited, "CAMDOCK_PORT": str(free_port()), **environment}
+    if Service.nursery is not None:
+        return Service.nursery.run(arguments, whole)
     return subprocess.run(
-        [sys.executable, "-m", "camdock", *arguments],
-        env={**inherited, "CAMDOCK_PORT": str(free_port()), **environment},
+        [sys.executable, "-m", "camdock", *arguments], env=whole,
         stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20, check=False,
     )  # fmt: skip
 

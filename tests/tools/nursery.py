@@ -16,11 +16,13 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, Self
 
 STARTS_WITHIN_S = 30
+ENDS_WITHIN_S = 20
 LONGEST = 1 << 17  # bytes of one order: the environment, as JSON
 
 
@@ -81,9 +83,17 @@ class Nursery:
             self._process.wait(10)
 
     def start(
-        self, arguments: Sequence[str], environment: Mapping[str, str], folder: Path | None, log: BinaryIO
+        self,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        folder: Path | None,
+        log: BinaryIO,
+        errors: BinaryIO | None = None,
     ) -> Forked:
-        """`python -m camdock ARGUMENTS...` in a folder, or where pytest runs, with its output in `log`."""
+        """`python -m camdock ARGUMENTS...` in a folder, or where pytest runs; what it says goes to `log`.
+
+        errors  what it says on stderr, where that is to be told apart
+        """
         if self._process is None:
             self._orders, its_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             self._orders.settimeout(STARTS_WITHIN_S)
@@ -95,19 +105,30 @@ class Nursery:
         try:
             given = {"arguments": [*arguments], "environment": {**environment}, "folder": str(folder or Path.cwd())}
             order = json.dumps(given).encode()
-            socket.send_fds(self._orders, [order], [log.fileno(), tells])
+            socket.send_fds(self._orders, [order], [log.fileno(), (errors or log).fileno(), tells])
             return Forked(int(self._orders.recv(16)), ended)
         finally:
             os.close(tells)
 
+    def run(self, arguments: Sequence[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+        """The same to its end, which must come by itself."""
+        with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as errors:
+            forked = self.start(arguments, environment, None, said, errors)
+            try:
+                status = forked.wait(ENDS_WITHIN_S)
+            finally:
+                forked.kill()
+            texts = [(file.seek(0), file.read())[1].decode() for file in (said, errors)]
+        return subprocess.CompletedProcess([*arguments], status, *texts)
 
-def _become(order: bytes, log: int) -> None:
+
+def _become(order: bytes, log: int, errors: int) -> None:
     """In the fork: everything that a new process has and this one has not."""
     given = json.loads(order)
     os.setsid()
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    for descriptor in (1, 2):
-        os.dup2(log, descriptor)
+    os.dup2(log, 1)
+    os.dup2(errors, 2)
     os.closerange(3, 64)
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -121,11 +142,15 @@ def _become(order: bytes, log: int) -> None:
 def main() -> bool:
     """Fork for every order until there are no more; True in a fork, which is to be the service."""
     import camdock.app
+    import camdock.config
     import camdock.server
     import camdock.systemd  # noqa: F401 - with app and server: what serve.py imports before it serves
 
     with contextlib.suppress(ImportError):  # the service does without it, too
         import uvloop  # noqa: F401
+    # What only the first application imports and compiles. It never runs; a fork has the environment that it is given.
+    os.environ.clear()
+    camdock.app.build(camdock.config.Config(source="synthetic:"))
     gc.collect()
     gc.freeze()
     orders = socket.socket(fileno=os.dup(0))
@@ -147,15 +172,16 @@ def main() -> bool:
                         os.write(tells, b"%d" % os.waitstatus_to_exitcode(status))
                     os.close(tells)
         if orders in ready:
-            order, descriptors, _, _ = socket.recv_fds(orders, LONGEST, 2)
+            order, descriptors, _, _ = socket.recv_fds(orders, LONGEST, 3)
             if not order:
                 return False
-            log, tells = descriptors
+            log, errors, tells = descriptors
             pid = os.fork()
             if pid == 0:
-                _become(order, log)
+                _become(order, log, errors)
                 return True
             os.close(log)
+            os.close(errors)
             running[pid] = tells
             orders.send(b"%d" % pid)
 
