@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib.metadata
 import os
 import select
 import signal
@@ -44,6 +43,8 @@ def _versions(libraries: tuple[str, ...]) -> dict[str, str]:
         if name in sys.modules:
             version = getattr(sys.modules[name], "__version__", None)
             if version is None:
+                import importlib.metadata  # a third of what this file imports, for libraries that are silent about it
+
                 with contextlib.suppress(importlib.metadata.PackageNotFoundError):
                     version = importlib.metadata.version(name)
             found[name] = str(version or "of unknown version")
