@@ -80,6 +80,28 @@ again() {
     return 1
   fi
 }
+# beside NAME COMMAND...: a part of its own process group, politer than what runs meanwhile. `joined` waits for all of
+# them, prints what each has said and remembers a failure. For what measures no time, and is no pytest: two of them would
+# share .pytest_cache. It ends with this shell.
+aside=()
+beside() {
+  local log=$(VENV)/beside-$$(($${#aside[@]} + 1)).log
+  printf '== %s: beside what follows\n' "$$1"
+  set -m
+  { renice -n 10 -p "$$BASHPID" >/dev/null 2>&1 || true; failed=0; part "$$@"; exit "$$failed"; } >"$$log" 2>&1 </dev/null &
+  set +m
+  aside+=("$$!")
+  trap 'kill -- "$${aside[@]/#/-}" 2>/dev/null || true' EXIT
+}
+joined() {
+  local number
+  for number in "$${!aside[@]}"; do
+    wait "$${aside[number]}" || failed=1
+    cat "$(VENV)/beside-$$((number + 1)).log"
+  done
+  aside=()
+  trap - EXIT
+}
 skipped() { printf '== %s\n-- %s: skipped, %s\n' "$$1" "$$1" "$$2"; }
 one_at_a_time() { exec 9<Makefile; ! command -v flock >/dev/null || flock 9; } # pip, under `make -j`
 packages() { # packages EXTRA: the lines of that extra in pyproject.toml
@@ -321,12 +343,16 @@ verify: $(TEST) $(LINT) $(FUZZ) $(DEPLOY) ## What `make test` leaves out: lint, 
 	done
 	part "page" again $(PY) -m pytest tests/page
 	part "oldest FastAPI and uvicorn" tests/testbed/oldest.sh $(PY)
-	part "images" $(AGAIN) image ARGS=
-	part "pins" $(AGAIN) plan
-	part "slow tests of camdock abi" again $(PY) -m pytest tests/abi -m slow -- -n 2 --dist loadfile
-	part "fuzz" $(PY) -m tests.abi.fuzz --seconds 60
 	part "slow tests" again $(PY) -m pytest tests/process tests/unit tests/roles $(LONGEST) -m "slow or hypothesis" -- -n 3 --max-worker-restart 0
+	# From here on a deadline is half a minute and more. Images wait for their engine and pip for an index; a machine
+	# with a camera driver takes a third of one core.
+	beside "pins" $(AGAIN) plan
+	part "images" $(AGAIN) image ARGS=
+	joined
+	part "slow tests of camdock abi" again $(PY) -m pytest tests/abi -m slow -- -n 2 --dist loadfile
+	beside "fuzz" $(PY) -m tests.abi.fuzz --seconds 60
 	part "devices" $(AGAIN) device ARGS=
+	joined
 	# All of `make host` takes 22 minutes of two cores, `make host-vm` 10: the rest of them is run by hand.
 	part "hosts" $(AGAIN) host ARGS= HOSTS="tests/host/test_deploy.py tests/host/test_switch.py tests/host/test_refusals.py tests/host/test_purge.py"
 	exit "$$failed"

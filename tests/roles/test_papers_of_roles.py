@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import re
 from pathlib import Path
@@ -18,7 +19,9 @@ TYPES = {
 }  # fmt: skip
 
 
+@functools.cache
 def read(role: str, file: str) -> Any:
+    """A file of a role; nobody changes what comes out."""
     return yaml.safe_load((ANSIBLE / "roles" / role / file).read_text("utf-8")) or {}
 
 

@@ -5,6 +5,7 @@ Their form is actionlint's to judge (`make lint`).
 
 from __future__ import annotations
 
+import functools
 import re
 import tomllib
 from pathlib import Path
@@ -17,8 +18,9 @@ ROOT = Path(__file__).resolve().parents[2]
 WORKFLOWS = {path.name: path.read_text("utf-8") for path in sorted((ROOT / ".github" / "workflows").glob("*.yml"))}
 
 
+@functools.cache
 def jobs(name: str) -> dict[str, dict[str, Any]]:
-    """Every job of a workflow by its name."""
+    """Every job of a workflow by its name; nobody changes them."""
     found: dict[str, dict[str, Any]] = yaml.safe_load(WORKFLOWS[name])["jobs"]
     return found
 
