@@ -123,7 +123,7 @@ def test_what_is_no_plain_file_is_written_to_and_stays(folder: Path, tmp_path: P
     assert (tmp_path / "log").read_text().split()[:4] == ["kept", f"{folder}:", "judged", "by"]
 
 
-@pytest.mark.parametrize("options", [[], ["--json", "--all"]])
+@pytest.mark.parametrize("options", [[], pytest.param(["--json", "--all"], marks=pytest.mark.slow)])
 def test_a_full_disk_is_said(folder: Path, options: list[str]) -> None:
     command = [sys.executable, "-m", "camdock.abi", "check", str(folder), *options]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "service")}
@@ -226,7 +226,7 @@ def test_no_colour_and_no_progress_reach_a_pipe(folder: Path) -> None:
     assert "fix: python3 -m pip install" in done.stdout
 
 
-@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize("plain", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_terminal_gets_colour_unless_it_is_unwanted(folder: Path, plain: bool) -> None:
     put(folder, old=made.FOR_1)
     ours, theirs = pty.openpty()

@@ -180,9 +180,11 @@ def environ_of(process: psutil.Process) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
-    [(["--source", "synthetik:"], "did you mean synthetic:?"), (["--deadline", "0"], "--deadline"), (["now"], "now")],
+    [(["--source", "synthetik:"], "did you mean synthetic:?"),
+     pytest.param(["--deadline", "0"], "--deadline", marks=pytest.mark.slow),
+     pytest.param(["now"], "now", marks=pytest.mark.slow)],
     ids=["source", "deadline", "word"],
-)
+)  # fmt: skip
 def test_a_mistake_on_the_command_line_is_named_and_the_exit_status_is_2(arguments: list[str], says: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "camdock", "doctor", *arguments], capture_output=True, text=True, timeout=30, check=False

@@ -332,11 +332,11 @@ def test_the_command_answers_in_words_or_in_json(host: Host) -> None:
     ("words", "status", "said"),
     [
         (("switch", "nothing"), 2, "there is no release nothing; there are: old, new"),
-        (("rollback",), 2, "there is no release before old to go back to"),
-        (("switch", "new", "--appear", "-1"), 2, "seconds, from 0 to 3600"),
+        pytest.param(("rollback",), 2, "there is no release before old to go back to", marks=pytest.mark.slow),
+        pytest.param(("switch", "new", "--appear", "-1"), 2, "seconds, from 0 to 3600", marks=pytest.mark.slow),
         (("switch", "new", "--appear", "nan"), 2, "seconds, from 0 to 3600"),
         (("prune", "--keep", "0"), 2, "a whole number of 1 or more"),
-        (("switch",), 2, "ID"),
+        pytest.param(("switch",), 2, "ID", marks=pytest.mark.slow),
         (("recover",), 0, ""),
     ],
 )

@@ -144,7 +144,7 @@ def main() -> bool:
     import camdock.app
     import camdock.config
     import camdock.server
-    import camdock.systemd  # noqa: F401 - with app and server: what serve.py imports before it serves
+    import camdock.systemd  # with app and server: what serve.py imports before it serves
 
     with contextlib.suppress(ImportError):  # the service does without it, too
         import uvloop  # noqa: F401
