@@ -26,7 +26,7 @@ from tests.tools.hostile import FORMATS, honest
 from tests.tools.raw import connect, open_files, read_all, request, reset, until_nobody_looks
 from tests.tools.service import Service
 
-FEW, MANY = 3, 60  # examples of each operation and mode: with every change, and in `make verify`
+FEW, MANY = 2, 60  # examples of each operation and mode: with every change, and in `make verify`
 ANSWERED_WITHIN_S = 5
 # What no description tells: what a camera can do, what fits a picture, what goes with what.
 REFUSALS = ("setting_out_of_range", "operation_impossible")
