@@ -9,9 +9,11 @@ They share this kernel: whatever needs one of its own (drivers, udev) is shown i
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -20,7 +22,7 @@ import tempfile
 import threading
 import time
 import zlib
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -61,8 +63,20 @@ def image_of(release: str, packages: tuple[str, ...] = ()) -> str:
     return tag
 
 
+@cache
+def ssh_folder() -> Path:
+    """Where this process keeps its key, and the sockets of its connections; made once, and short: see ControlPath."""
+    folder = Path(tempfile.mkdtemp(prefix="camdock-ssh-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    try:
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / "key"], check=True)
+    except FileNotFoundError:
+        cannot("ssh-keygen is not installed: apt install openssh-client")
+    return folder
+
+
 class Target:
-    """One host; gone at the end of the context.
+    """One host; gone at the end of the context. Ansible comes to it as to any other: over SSH, here as root.
 
     release   of Debian: "trixie" or "bookworm"
     packages  what it has from the start, beside what every Debian has
@@ -83,6 +97,7 @@ class Target:
         self.alive.append(self)
         try:
             self.until_up()
+            self.put("/root/.ssh/authorized_keys", (ssh_folder() / "key.pub").read_text())
         except BaseException:
             self.__exit__()
             raise
@@ -90,7 +105,40 @@ class Target:
 
     def __exit__(self, *_: object) -> None:
         self.alive.remove(self)
+        self._hang_up()
         docker("rm", "--force", "--volumes", self.name)
+
+    @property
+    def _ssh(self) -> tuple[str, ...]:
+        """Options of ssh: one connection for all that is done on this host, and no question to anybody."""
+        # Each container of an image has the same key, under another address each time.
+        return (
+            "-o", "ControlMaster=auto", "-o", "ControlPersist=300", "-o", f"ControlPath={self._socket}",
+            "-o", "BatchMode=yes", "-o", "LogLevel=ERROR", "-o", "ServerAliveInterval=30",
+            "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
+        )  # fmt: skip
+
+    @property
+    def _socket(self) -> Path:
+        return ssh_folder() / self.name
+
+    def _hang_up(self) -> None:
+        """End that connection: of a host that goes away nobody would hear."""
+        if self._socket.exists():
+            words = ["ssh", "-F", "none", "-o", f"ControlPath={self._socket}", "-O", "exit", self.name]
+            subprocess.run(words, check=False, capture_output=True, timeout=30)
+
+    @property
+    def inventory(self) -> dict[str, Any]:
+        """What an inventory says of it."""
+        return {
+            "ansible_connection": "ssh",
+            "ansible_host": self.address,
+            "ansible_user": "root",
+            "ansible_ssh_private_key_file": str(ssh_folder() / "key"),
+            "ansible_ssh_args": shlex.join(("-F", "none", *self._ssh)),
+            **self.vars,
+        }
 
     def until_up(self) -> None:
         """Wait until its systemd has started everything."""
@@ -102,11 +150,13 @@ class Target:
 
     def reboot(self) -> None:
         """Stop everything in order, and start it again; what is not on a disk (/run, /tmp) is gone."""
+        self._hang_up()
         docker("restart", "--time", "60", self.name, within_s=120)
         self.until_up()
 
     def power_cut(self) -> None:
         """Reboot it without a word to anybody in there."""
+        self._hang_up()
         docker("kill", self.name)
         docker("start", self.name)
         self.until_up()
@@ -165,10 +215,7 @@ class Play:
         if not program.exists():
             cannot("ansible is not installed: make host")
         self._folder = Path(tempfile.mkdtemp(prefix="camdock-play-"))
-        hosts = {
-            one.name: {"ansible_connection": "community.docker.docker", "ansible_host": one.name, **one.vars}
-            for one in targets
-        }
+        hosts = {one.name: one.inventory for one in targets}
         inventory, given = self._folder / "inventory.json", self._folder / "given.json"
         inventory.write_text(json.dumps({"cameras": {"hosts": hosts}}))
         given.write_text(json.dumps(variables))

@@ -56,7 +56,7 @@ class Booted:
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
-        self.vars: dict[str, Any] = {
+        self.inventory: dict[str, Any] = {
             "ansible_connection": "ssh",
             "ansible_host": "127.0.0.1",
             "ansible_port": machine.port,
