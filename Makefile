@@ -301,6 +301,7 @@ host: $(TEST) $(DEPLOY) ## Deploy to hosts in containers, in both modes, and wha
 	@$(SHELL_WORDS)
 	export DOCKER_BUILDKIT=1
 	engine_and_bases
+	part "test bed" tests/testbed/packages.sh openssh-client
 	docker image inspect camdock:current >/dev/null 2>&1 || { echo "There is no image camdock:current: make image IMAGES=current" >&2; exit 1; }
 	part "hosts" again $(PY) -m pytest $(HOSTS) $(LONGEST) $(ARGS) -- -n 3 --dist loadfile
 	exit "$$failed"

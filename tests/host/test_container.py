@@ -19,16 +19,16 @@ from tests.tools.cannot import cannot
 from tests.tools.containers import docker, new_name
 from tests.tools.target import Play, Target, play
 
-ENGINE = ("docker.io", "docker-cli", "docker-compose")  # what the role would install; it takes minutes each time
 pytestmark = pytest.mark.timeout(900)  # a play takes its time, a first one most of all
 IMAGE = f"{os.environ.get('CAMDOCK_TEST_REPOSITORY', 'camdock')}:current"
 
 
 @dataclass
 class Deployed:
-    """A host, the play that it has seen, and what the play was given."""
+    """A host, the plays that it has seen, one in check mode and one for real, and what they were given."""
 
     target: Target
+    before: Play
     first: Play
     given: dict[str, object]
 
@@ -44,17 +44,25 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
             shutil.copyfileobj(saved.stdout, packed, 1 << 20)
         assert saved.returncode == 0
     given = {**USUAL, "deploy_mode": "container", "deploy_image_archive": str(archive), "deploy_source": SOURCE}
-    with Target("trixie", packages=ENGINE) as target:
+    with Target("trixie") as target:  # bare: the role brings the engine
         dry = play("deploy.yml", target, options=("--check", "--diff"), **given)
-        assert dry.recap[target.name]["changed"] > 0
-        assert target.run("test -e /opt/camdock").returncode == 1
-        yield Deployed(target, play("deploy.yml", target, **given), given)
+        assert target.run("test -e /opt/camdock -o -e /etc/camdock").returncode == 1
+        assert target.run("command -v docker || getent passwd camdock").returncode != 0
+        yield Deployed(target, dry, play("deploy.yml", target, **given), given)
 
 
 def inspected(target: Target) -> dict[str, dict[str, object]]:
     """What the host's engine knows of the container."""
     found: dict[str, dict[str, object]] = json.loads(target.done("docker inspect camdock-camdock-1"))[0]
     return found
+
+
+def test_a_check_of_a_host_without_an_engine_tells_what_would_change_and_changes_nothing(deployed: Deployed) -> None:
+    # That it changed nothing was looked at before the next play.
+    assert deployed.before.recap[deployed.target.name]["changed"] >= 6
+    assert "Would install docker.io, docker-cli, docker-compose." in deployed.before.output
+    assert '+      CAMDOCK_SOURCE: "synthetic:?size=320x240&fps=20"' in deployed.before.output
+    assert "would serve" in deployed.before.output
 
 
 def test_a_container_serves_moving_pictures_after_one_play(deployed: Deployed) -> None:

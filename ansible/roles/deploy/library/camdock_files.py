@@ -37,6 +37,7 @@ options:
       path: {description: Where., type: path, required: true}
       content: {description: What., type: str, required: true}
       mode: {description: Octal., type: str, default: "0644"}
+  look_for: {description: Paths that may be there or not., type: list, elements: path, default: []}
 author: The Camdock authors
 """
 EXAMPLES = r"""
@@ -45,6 +46,7 @@ EXAMPLES = r"""
 RETURN = r"""
 made: {description: Paths of the folders that changed., type: list, returned: always}
 written: {description: Paths of the files that changed., type: list, returned: always}
+there: {description: "Those of C(look_for) that are there, links to nothing too.", type: list, returned: always}
 """
 
 
@@ -94,6 +96,7 @@ def main() -> None:
         argument_spec={
             "folders": {"type": "list", "elements": "dict", "default": [], "options": folder},
             "files": {"type": "list", "elements": "dict", "required": True, "options": one},
+            "look_for": {"type": "list", "elements": "path", "default": []},
         },
         supports_check_mode=True,
     )
@@ -128,7 +131,8 @@ def main() -> None:
             module.fail_json(msg=f"{path} cannot be written: {error.strerror}.", invocation={})
     if made:
         shown.insert(0, {"prepared": "".join(f"folder {path}\n" for path in made)})
-    module.exit_json(changed=bool(made or written), made=made, written=written, diff=shown, invocation={})
+    there = [path for path in module.params["look_for"] if os.path.lexists(path)]
+    module.exit_json(changed=bool(made or written), made=made, written=written, there=there, diff=shown, invocation={})
 
 
 if __name__ == "__main__":

@@ -47,6 +47,7 @@ author: The Camdock authors
 """
 
 RETURN = r"""
+pending: {description: "Whether there was anything to do, a removal that was cut off included.", type: bool}
 gone: {description: "Names, versions and marks of what was removed (in check mode - would be).", type: list}
 kept: {description: Names of what was marked manual., type: list}
 taken: {description: Those of `gone` that are not on the list but allowed., type: list}
@@ -106,6 +107,7 @@ def run(wanted: dict[str, Any], *, check: bool) -> dict[str, Any]:
         "gone": [asdict(one) for one in todo.going],
         "kept": list(todo.keep),
         "taken": list(todo.taken),
+        "pending": bool(todo.going) or text != before or bool(incomplete(packages())),
         "diff": _diff(wanted["preferences"], todo, before, text),
     }
 
