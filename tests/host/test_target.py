@@ -53,11 +53,14 @@ def test_a_killed_play_ends_at_once(target: Target, playbook: Path) -> None:
     assert begun.recap == {}
 
 
-def test_a_reboot_loses_what_is_in_memory_and_keeps_the_disk(target: Target) -> None:
+def test_a_reboot_loses_what_is_in_memory_keeps_the_disk_and_lets_ansible_in_again(
+    target: Target, playbook: Path
+) -> None:
     target.put("/etc/kept", "kept")
     for again in (target.reboot, target.power_cut):
         target.put("/run/lost", "lost")
         again()
         assert target.done("cat /etc/kept") == "kept"
         assert target.run("cat /run/lost").returncode == 1
+        assert play(playbook, target, given="anything").recap[target.name]["ok"] == 2
     assert target.host.service("dbus").is_running
