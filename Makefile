@@ -294,7 +294,7 @@ device: $(TEST) ## The image with a real V4L2 driver, plugged and unplugged, in 
 	part "devices" again $(PY) -m pytest $(DEVICES) $(ARGS)
 	exit "$$failed"
 
-# All of it takes about half an hour on two cores. Three at once: a play that is waited for leaves much time to others.
+# Three at once: a play that is waited for leaves much time to others.
 HOSTS ?= tests/host --ignore tests/host/vm
 .PHONY: host
 host: $(TEST) $(DEPLOY) ## Deploy to hosts in containers, in both modes, and what can go wrong; HOSTS= some files, ARGS= goes to pytest
@@ -354,8 +354,8 @@ verify: $(TEST) $(LINT) $(FUZZ) $(DEPLOY) ## What `make test` leaves out: lint, 
 	beside "fuzz" $(PY) -m tests.abi.fuzz --seconds 60
 	part "devices" $(AGAIN) device ARGS=
 	joined
-	# All of `make host` takes 22 minutes of two cores, `make host-vm` 10: the rest of them is run by hand.
-	part "hosts" $(AGAIN) host ARGS= HOSTS="tests/host/test_deploy.py tests/host/test_switch.py tests/host/test_refusals.py tests/host/test_purge.py"
+	part "hosts" $(AGAIN) host ARGS=
+	part "virtual machine" $(AGAIN) host-vm ARGS=
 	exit "$$failed"
 
 .PHONY: upgrade
