@@ -141,10 +141,11 @@ class Target:
         }
 
     def until_up(self) -> None:
-        """Wait until its systemd has started everything."""
+        """Wait until its systemd has started everything; an sshd that was killed is started again a moment later."""
 
         def up() -> bool:
-            return self.run("systemctl is-system-running --wait").stdout.strip() in ("running", "degraded")
+            said = self.run("systemctl is-system-running --wait; systemctl is-active ssh").stdout.split()
+            return said in (["running", "active"], ["degraded", "active"])
 
         until(up, UP_WITHIN_S, lambda: f"{self.name} is up; {self.run('systemctl --failed').stdout}", 0.1)
 
