@@ -124,10 +124,17 @@ class Library:
     versions: dict[str, str]
 
 
+def heaps() -> list[str]:
+    """The nodes that memory for pictures is taken from; none on a machine that is no Pi."""
+    return sorted(map(str, Path(HEAPS).glob("*")))
+
+
 def load() -> Library:
     """picamera2 over libcamera. Raises DriverMissing with what is lacking, or with the pairing that works."""
     # It tells of every mode that it adjusts, which is each time somebody looks; what goes wrong is told all the same.
-    os.environ.setdefault("LIBCAMERA_LOG_LEVELS", "*:WARN")
+    # Without heaps each of its pipelines says "Could not open any dma-buf provider", whenever a worker is started: the
+    # back end's own words tell it once. Where there are heaps this category tells of memory that runs out.
+    os.environ.setdefault("LIBCAMERA_LOG_LEVELS", "*:WARN" if heaps() else "*:WARN,DmaBufAllocator:FATAL")
     try:
         import libcamera
     except (ImportError, AttributeError) as error:

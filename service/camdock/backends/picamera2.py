@@ -6,7 +6,7 @@ Runs in: the worker. In here `picamera2` is the library, which camdock/picamera2
 from __future__ import annotations
 
 import os
-import threading
+import select
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -20,7 +20,7 @@ from camdock.backends import Backend, Opened
 from camdock.errors import CameraError, SourceBusy, SourceDenied, SourceFailed, SourceMissing, SourceStalled
 from camdock.frame import Picture
 from camdock.picamera2controls import controls_of
-from camdock.picamera2lib import HEAPS, load, reasons
+from camdock.picamera2lib import HEAPS, heaps, load, reasons
 from camdock.settings import Limits, Settings
 
 SIZE, FPS = (1280, 720), 30.0
@@ -43,16 +43,24 @@ class PiCamera(Backend):
         super().__init__(*arguments)
         self.library = load()
         self.versions = self.library.versions
+        controls = self.library.libcamera.controls
+        self._ae_state = getattr(controls, "AeState", None)
+        self._told = (
+            ("exposure_us", int, controls.ExposureTime),
+            ("gain", lambda value: round(value, 3), controls.AnalogueGain),
+            ("colour_temperature_k", int, controls.ColourTemperature),
+            ("timestamp_ns", int, controls.SensorTimestamp),
+        )
         self.camera: Any = None
         self.encoder: Any = None
         self.sensor: dict[str, Any] = {}
-        self.is_searching = self.is_video_range = False
+        self.is_searching = self.is_video_range = self.is_hardware = False
+        self.main: dict[str, Any] = {}  # picamera2's words for the stream of the mode in force
         self.controls: dict[str, Any] = {}  # those of the settings in force; _live_controls: of the last live picture
         self._live_controls: dict[str, Any] = {}
         self._is_stopped = False  # by a still
-        self._arrived = threading.Condition()
+        self._completed = select.poll()
         self._newest: Any = None  # a request that was completed and not fetched
-        self._is_taking = False
         self._late = 0  # requests that were let go of because a newer one came
         self._last_number: int | None = None
 
@@ -64,12 +72,13 @@ class PiCamera(Backend):
         self.name = f"{cameras[place].get('Model', 'camera')} ({cameras[place]['Id']})"
         try:
             self.camera = self.library.Picamera2(place)
+            self._completed.register(self.camera.notifymeread, select.POLLIN)
             self.controls = self._controls_for(self._wanted(Settings()))
             self._stream()
         except (RuntimeError, OSError) as error:
             raise self._error(error, "to open") from error
-        config = self.camera.camera_configuration()["main"]
-        self.size, self.format = config["size"], "MJPG" if self.encoder else config["format"]
+        self.size = self.main["size"]
+        self.format = "MJPG" if self.encoder else self.main["format"]
         return Opened(self.source.redacted, self.name, self.size, self._fps(), self.format)
 
     def _cameras(self) -> list[dict[str, Any]]:
@@ -93,6 +102,8 @@ class PiCamera(Backend):
         hint = "switch the machine off, look at both ends of the ribbon cable; `rpicam-hello --list-cameras` shows it"
         if cameras:
             raise SourceMissing(f"libcamera finds no camera {target}; there is {listed}", hint)
+        if not heaps():
+            hint += f"; there is no {HEAPS} either: a container is given both by compose.pi.yaml"
         raise SourceMissing("libcamera finds no camera", hint)
 
     def _stream(self) -> None:
@@ -100,28 +111,20 @@ class PiCamera(Backend):
         options = self.source.options
         size, chosen = options.get("size", SIZE), options.get("format", "YUV420")
         self._configure(self._video(size, chosen))
-        hardware = self._wants_hardware(chosen)
-        self.camera.post_callback = None if hardware else self._on_request
-        self._take(not hardware)
-        self.camera.start()
-        if hardware:
+        self.is_hardware = self._wants_hardware(chosen)
+        self.camera.post_callback = None if self.is_hardware else self._on_request
+        # False: picamera2 turns its event loop in a thread, for its encoder. None: read() turns it. A thread of its
+        # own would be woken for each picture, and wake this one.
+        self.camera.start(show_preview=False if self.is_hardware else None)
+        if self.is_hardware:
             self._start_encoder()
 
     def _video(self, size: tuple[int, int], chosen: str) -> Any:
-        libcamera, transform = self.library.libcamera, self._transform()
-        main = {"size": size, "format": chosen}
-        try:
-            # Full range, as JPEG means it. No raw stream: nobody looks at one, and it would take memory.
-            return self.camera.create_video_configuration(
-                main=main, raw=None, controls=self.controls, transform=transform, buffer_count=BUFFERS, display=None,
-                queue=False, colour_space=libcamera.ColorSpace.Sycc(),
-            )  # fmt: skip
-        except (TypeError, AttributeError):  # an earlier picamera2: the configuration that it keeps itself
-            config = self.camera.video_configuration
-            config.main.size, config.main.format = size, chosen
-            config.transform, config.buffer_count = transform, BUFFERS
-            config.controls = self.controls
-            return config
+        # Full range, as JPEG means it. No raw stream: nobody looks at one, and it would take memory.
+        return self.camera.create_video_configuration(
+            main={"size": size, "format": chosen}, raw=None, controls=self.controls, transform=self._transform(),
+            buffer_count=BUFFERS, display=None, queue=False, colour_space=self.library.libcamera.ColorSpace.Sycc(),
+        )  # fmt: skip
 
     def _transform(self) -> Any:
         flips = {name: int(self.source.options.get(name, False)) for name in ("hflip", "vflip")}
@@ -130,11 +133,12 @@ class PiCamera(Backend):
     def _configure(self, config: Any) -> None:
         self.camera.configure(config)
         self._last_number = None  # each mode counts anew
-        self._note_range()
+        self._note_mode()
 
-    def _note_range(self) -> None:
-        """Whether the mode in force gives video range, which JPEG does not mean."""
-        space = self.camera.camera_configuration().get("colour_space")
+    def _note_mode(self) -> None:
+        """The stream of the mode in force, and whether it gives video range, which JPEG does not mean."""
+        config = self.camera.camera_configuration()
+        self.main, space = config["main"], config.get("colour_space")
         self.is_video_range = str(getattr(space, "range", "")).endswith("Limited")
 
     def _fps(self) -> float:
@@ -191,39 +195,39 @@ class PiCamera(Backend):
 
     def _request(self, wait_s: float) -> Any:
         """The newest completed request, which must be released; None when there was none in time."""
-        with self._arrived:
-            if self._newest is None:
-                self._arrived.wait(wait_s)
-            request, self._newest = self._newest, None
+        self._turn(wait_s)
+        request, self._newest = self._newest, None
         return request
 
+    def _turn(self, wait_s: float) -> None:
+        """One turn of picamera2's event loop: completed requests are passed to _on_request, jobs are gone on with."""
+        if self._completed.poll(wait_s * 1000):
+            self.camera.notifymeread.read()
+            try:
+                self.camera.process_requests(None)
+            except (RuntimeError, OSError) as error:
+                raise self._error(error, "to go on") from error
+
     def _on_request(self, request: Any) -> None:
-        """Called for every completed request, in picamera2's event loop.
+        """Called for every completed request, out of _turn.
 
         capture_request() would do, at the price of a job for each picture and one more turn of that loop (a tenth of
         what a picture costs); and one that is cancelled may take a buffer with it.
         """
-        with self._arrived:
-            if not self._is_taking:
-                return
-            request.acquire()
-            older, self._newest = self._newest, request
-            self._arrived.notify()
-            self._late += older is not None
-        if older is not None:
-            older.release()
+        request.acquire()
+        self._late += self._let_go()
+        self._newest = request
 
-    def _take(self, taking: bool) -> None:
-        """Begin to keep completed requests, or let go of them: a changed mode's memory is not theirs any more."""
-        with self._arrived:
-            self._is_taking = taking
-            older, self._newest = self._newest, None
+    def _let_go(self) -> bool:
+        """Give the request back that nobody fetched; whether there was one."""
+        older, self._newest = self._newest, None
         if older is not None:
             older.release()
+        return older is not None
 
     def _note(self, request: Any) -> None:
         """Keep what the sensor says of this picture."""
-        controls, given = self.library.libcamera.controls, request.request.metadata
+        given = request.request.metadata  # converted anew each time that it is looked at
         number = int(request.request.sequence)
         late, self._late = self._late, 0
         if late:
@@ -232,17 +236,9 @@ class PiCamera(Backend):
             self.drops["lost"] += number - self._last_number - 1 - late
         self._last_number = number
         self.sensor = {
-            name: kind(value)
-            for name, kind, control in (
-                ("exposure_us", int, controls.ExposureTime),
-                ("gain", lambda value: round(value, 3), controls.AnalogueGain),
-                ("colour_temperature_k", int, controls.ColourTemperature),
-                ("timestamp_ns", int, controls.SensorTimestamp),
-            )
-            if (value := given.get(control)) is not None
+            name: kind(value) for name, kind, control in self._told if (value := given.get(control)) is not None
         }
-        state = getattr(controls, "AeState", None)
-        self.is_searching = state is not None and given.get(state) == AE_SEARCHING
+        self.is_searching = self._ae_state is not None and given.get(self._ae_state) == AE_SEARCHING
 
     @staticmethod
     def _captured_ns(stamp: int) -> int:
@@ -258,10 +254,9 @@ class PiCamera(Backend):
 
         flat  (bytes of the buffer,) uint8
         """
-        config = self.camera.camera_configuration()["main"]
-        (width, height), stride = config["size"], config["stride"]
+        (width, height), stride = self.main["size"], self.main["stride"]
         captured_ns = self._captured_ns(self.sensor.get("timestamp_ns", 0))
-        match config["format"]:
+        match self.main["format"]:
             case "YUV420":
                 split = imaging.split_yuv420(flat, width, height, stride)
                 planes = imaging.to_full_range(split) if self.is_video_range else split
@@ -284,15 +279,16 @@ class PiCamera(Backend):
         if self.encoder:
             self.encoder.stop()
             self.encoder = None
-        self._take(False)
+        self.camera.post_callback = None  # the still's own picture is none for looking at
+        self._let_go()
         within_s = STILL_WITHIN_S + 3 * self.controls.get("ExposureTime", 0) / 1e6
         config = self.camera.create_still_configuration(
             main={"format": "RGB888" if self.source.options.get("format") == "RGB888" else "YUV420"}, raw=None,
             controls=self.controls, buffer_count=STILL_BUFFERS, transform=self._transform(),
         )  # fmt: skip
-        live = self.is_video_range
+        live = self.main, self.is_video_range
         try:
-            request = self.camera.switch_mode_capture_request_and_stop(config, wait=within_s)
+            request = self._switched(config, within_s)
         except TimeoutError as error:
             self.camera.cancel_all_and_flush()
             raise SourceStalled(
@@ -301,17 +297,31 @@ class PiCamera(Backend):
         except (RuntimeError, OSError) as error:
             raise self._error(error, "to take a still") from error
         try:
-            self._note_range()
+            self._note_mode()
             self._note(request)
             with self.library.MappedArray(request, "main", reshape=False, write=False) as mapped:
                 picture = self._picture(mapped.array.copy())  # it is encoded when live pictures come again
         finally:
-            self.is_video_range = live
+            self.main, self.is_video_range = live
             request.release()
         self._is_stopped = True
         if self.controls == self._live_controls:  # else with those that come back now: nobody shall see the still's own
             self._resume()
         return picture
+
+    def _switched(self, config: Any, within_s: float) -> Any:
+        """The first picture of another mode, with the camera stopped behind it. Raises TimeoutError."""
+        switch = self.camera.switch_mode_capture_request_and_stop
+        if self.is_hardware:
+            return switch(config, wait=within_s)
+        finished: list[Any] = []
+        job = switch(config, wait=False, signal_function=finished.append)
+        until = time.monotonic() + within_s
+        while not finished:
+            if (left_s := until - time.monotonic()) <= 0:
+                raise TimeoutError
+            self._turn(left_s)
+        return job.get_result()
 
     def _resume(self) -> None:
         """Live pictures again, behind a still."""
@@ -389,7 +399,7 @@ class PiCamera(Backend):
 
     def close(self) -> None:
         """Give the camera back. libcamera may hang in here when the cable is loose: then the worker is killed."""
-        self._take(False)
+        self._let_go()
         camera, self.camera, self.encoder = self.camera, None, None
         self._is_stopped = False
         if camera is not None:
@@ -418,7 +428,7 @@ class PiCamera(Backend):
 
 def heap_error(name: str) -> SourceDenied:
     """Why there is no memory for pictures, and what to do about it."""
-    nodes = sorted(map(str, Path(HEAPS).glob("*")))
+    nodes = heaps()
     if not nodes:
         return SourceDenied(
             f"{name}: there is no {HEAPS}, where picamera2 takes the memory for its pictures",

@@ -20,6 +20,7 @@ import queue
 import threading
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -133,7 +134,7 @@ class Memory(Allocator):  # type: ignore[misc]
     def acquire(self, buffers: Mapping[Any, Any]) -> None:
         """A request was completed; nobody has seen its buffers yet."""
         for buffer in buffers.values():
-            self.said[buffer] = Sensor.now.metadata()
+            self.said[buffer] = Sensor.now.said
             if prepared := self._prepared.get(buffer):
                 self.mapped[buffer] = prepared.next()
                 continue
@@ -182,6 +183,7 @@ class Sensor:
     def __init__(self) -> None:
         self.asked_us, self.gain, self.frame_us = self.USUAL_US, self.USUAL_GAIN, 33_333
         self.is_automatic = True
+        self.said = self._metadata()
 
     def set(self, name: str, value: Any) -> None:
         """One control, by libcamera's name."""
@@ -198,6 +200,7 @@ class Sensor:
                 self.frame_us = int(value[0])
         if self.is_automatic:
             self.asked_us, self.gain = self.USUAL_US, self.USUAL_GAIN
+        self.said = self._metadata()
 
     @property
     def exposure_us(self) -> int:
@@ -209,8 +212,8 @@ class Sensor:
         """Of a picture, 1.0 where automatic exposure would have it."""
         return self.exposure_us * self.gain / (self.USUAL_US * self.USUAL_GAIN)
 
-    def metadata(self) -> dict[Any, Any]:
-        """What a Pi's pipeline adds to a completed request."""
+    def _metadata(self) -> dict[Any, Any]:
+        """What a Pi's pipeline adds to a completed request; made here: for each it would cost who measures."""
         said = {
             "ExposureTime": self.exposure_us, "AnalogueGain": self.gain, "ColourTemperature": self.LIGHT_K,
             "AeState": 2, "FrameDuration": self.frame_us,
@@ -235,6 +238,8 @@ class Pace:
         self._run_number += 1
 
     def _run(self) -> None:
+        # The kernel's name of it, too: whoever counts processor time from outside leaves it out (test_cost.py).
+        Path("/proc/thread-self/comm").write_text("rig: pace")
         due = time.monotonic()
         while True:
             camera, request, number = self._queued.get()
