@@ -96,7 +96,9 @@ def main() -> int:
     """Measure and print; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.image.figures", description=__doc__)
     parser.add_argument("--starts", type=int, default=10, help="of each image (default 10)")
-    parser.add_argument("images", nargs="*", default=["camdock:current", "camdock:optimized", "camdock:numpy1"])
+    parser.add_argument(
+        "images", nargs="*", default=["camdock:current", "camdock:optimized", "camdock:numpy1", "camdock:picamera2"]
+    )
     given = parser.parse_args()
     images = [*given.images, PLAIN]
     build_plain()
