@@ -47,6 +47,9 @@ PIP := $(PY) -m pip install -qq --no-warn-script-location --prefer-binary
 # For `verify`: a make of its own, so that `make -n verify` runs nothing and -j does not share its jobs.
 AGAIN := env -u MAKEFLAGS $(MAKE) --no-print-directory VENV=$(VENV)
 
+# What pytest remembers, and where `again` reads what failed.
+CACHE ?= .pytest_cache
+
 define SHELL_WORDS
 failed=0
 part() { # part NAME COMMAND...: runs it, says how long it took, remembers a failure
@@ -62,9 +65,10 @@ part() { # part NAME COMMAND...: runs it, says how long it took, remembers a fai
 # as many tests have run again and passed as failed before: a file that cannot be collected, a pytest that breaks or is
 # stopped (any status but 1), failures that are no tests and tests that are skipped the second time are red.
 again() {
-  local command=() more=() status=0 count cache=.pytest_cache/v/cache/lastfailed report=$(VENV)/again.xml
+  local command=() more=() status=0 count cache=$(CACHE)/v/cache/lastfailed report=$(CACHE)/again.xml
   while [ $$# -gt 0 ] && [ "$$1" != -- ]; do command+=("$$1"); shift; done
   if [ $$# -gt 0 ]; then shift; more=("$$@"); fi
+  command+=(-o cache_dir=$(CACHE))
   rm -f "$$cache" "$$report" # of another run
   "$${command[@]}" "$${more[@]}" || status=$$?
   [ "$$status" != 0 ] || return 0
@@ -81,8 +85,8 @@ again() {
   fi
 }
 # beside NAME COMMAND...: a part of its own process group, politer than what runs meanwhile. `joined` waits for all of
-# them, prints what each has said and remembers a failure. For what measures no time, and is no pytest: two of them would
-# share .pytest_cache. It ends with this shell.
+# them, prints what each has said and remembers a failure. For what measures no time; a pytest gets a CACHE of its own. It
+# ends with this shell.
 aside=()
 beside() {
   local log=$(VENV)/beside-$$(($${#aside[@]} + 1)).log
@@ -191,7 +195,7 @@ doctor: ## What is wrong on this machine, in words, and what mends it; SOURCE= a
 # Most process tests wait for something: more of them at once than there are cores, but each worker imports everything.
 # How tests are handed out: tests/tools/together.py. A worker that dies is not started again: xdist 3.8 would wait for ever
 # for the one that takes its place.
-WORKERS ?= 4
+WORKERS ?= 5
 # What to look at when it takes too long.
 LONGEST := --durations 20 --durations-min 10
 
@@ -345,17 +349,17 @@ verify: $(TEST) $(LINT) $(FUZZ) $(DEPLOY) ## What `make test` leaves out: lint, 
 	part "page" again $(PY) -m pytest tests/page
 	part "oldest FastAPI and uvicorn" tests/testbed/oldest.sh $(PY)
 	part "slow tests" again $(PY) -m pytest tests/process tests/unit tests/roles $(LONGEST) -m "slow or hypothesis" -- -n 3 --max-worker-restart 0
-	# From here on a deadline is half a minute and more. Images wait for their engine and pip for an index; a machine
-	# with a camera driver takes a third of one core.
+	# From here on a deadline is half a minute and more. Images wait for their engine and pip for an index; the devices
+	# take a third of both cores, a machine that is deployed to takes one.
 	beside "pins" $(AGAIN) plan
 	part "images" $(AGAIN) image ARGS=
 	joined
 	part "slow tests of camdock abi" again $(PY) -m pytest tests/abi -m slow -- -n 2 --dist loadfile
 	beside "fuzz" $(PY) -m tests.abi.fuzz --seconds 60
+	beside "virtual machine" $(AGAIN) host-vm ARGS= CACHE=.pytest_cache-vm
 	part "devices" $(AGAIN) device ARGS=
 	joined
 	part "hosts" $(AGAIN) host ARGS=
-	part "virtual machine" $(AGAIN) host-vm ARGS=
 	exit "$$failed"
 
 .PHONY: upgrade
@@ -373,7 +377,7 @@ testbed: ## What the tests need: compilers, chromium, QEMU ..., a Docker engine,
 
 .PHONY: clean
 clean: ## Remove what make made: environments, caches
-	@rm -rf .venv .venv-3.* .cache .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist service/*.egg-info
+	@rm -rf .venv .venv-3.* .cache .pytest_cache* .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist service/*.egg-info
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
 
 # -------------------------------------------------------------------------------------------------------- stamps

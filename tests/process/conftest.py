@@ -14,6 +14,12 @@ from tests.tools.nursery import Nursery
 from tests.tools.service import Service, until
 
 StartService = Callable[..., Service]
+COSTLY = ("test_schemathesis.py",)  # to load, and slow tests all of them
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Nothing is read that `make test` runs nothing of."""
+    return True if collection_path.name in COSTLY and config.option.markexpr == "not slow" else None
 
 
 @pytest.fixture(scope="session", autouse=True)
