@@ -85,6 +85,17 @@ def until_nobody_looks(service: Service, files: int, within_s: float = 10) -> No
     )
 
 
+@contextlib.contextmanager
+def unharmed(service: Service) -> Iterator[None]:
+    """Behind what is done in here the service is alive and idle, with the same worker and no traceback in its log."""
+    files, worker = open_files(service), service.worker().pid
+    yield
+    until_nobody_looks(service, files)
+    assert service.worker().pid == worker
+    assert service.get("/health").json()["camera_connected"] is True
+    assert "Traceback" not in service.log, service.log[-6000:]
+
+
 def loop_of(service: Service) -> str:
     """Which event loop the API process runs on."""
     return "uvloop" if "/uvloop/" in Path(f"/proc/{service.process.pid}/maps").read_text() else "asyncio"

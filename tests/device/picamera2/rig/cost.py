@@ -13,13 +13,14 @@ of Python's own threads without the rig's; libcamera's, which draws the virtual 
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from example import Newest
 
 SIZE, FPS, QUALITY, WARM = (1280, 720), 60, 80, 20
 PLACE = 1  # imx_virtual
@@ -64,25 +65,9 @@ def imencode() -> Callable[[], int]:
     return one
 
 
-class _Newest(io.BufferedIOBase):
-    """As the example's StreamingOutput."""
-
-    def __init__(self) -> None:
-        self.frame = b""
-        self.condition = threading.Condition()
-        self.count = 0
-
-    def write(self, frame: Any) -> int:
-        with self.condition:
-            self.frame = frame
-            self.count += 1
-            self.condition.notify_all()
-        return len(frame)
-
-
 def example() -> Callable[[], int]:
     """picamera2's."""
-    camera, output = _camera(), _Newest()
+    camera, output = _camera(), Newest()
     from picamera2.encoders import JpegEncoder
     from picamera2.outputs import FileOutput
 
