@@ -432,6 +432,7 @@ $(TEST): $(RUN)
 $(LINT): $(DEPLOY)
 	@$(SHELL_WORDS)
 	extra lint "the linters"
+	extra vision "Google's client, whose types are checked against"
 	touch $@
 
 $(DEPLOY): $(RUN)
