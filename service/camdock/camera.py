@@ -24,6 +24,7 @@ from camdock.darkroom import Darkroom
 from camdock.errors import (
     CameraError,
     DriverMissing,
+    SourceMissing,
     SourceStalled,
     from_code,
 )
@@ -111,6 +112,7 @@ class _Session:
     awaited  what it owes, for people; empty means its next picture
     wanted   the settings that were last sent to it; None: it may have others
     settle_frames  pictures that it throws away before a still with settings of its own
+    is_told  whether its newest frame came from another Camdock, to say why that one has no picture
     still_s  longer than else it may take to its next picture, because of a still
     """
 
@@ -123,6 +125,7 @@ class _Session:
     exposure_s: float = 0.0
     interval_s: float = 0.0
     settle_frames: int = 0
+    is_told: bool = False
     still_s: float = 0.0
     drops: Counter[str] = field(default_factory=Counter)
 
@@ -348,6 +351,10 @@ class Camera:
         if session.rest is not Rest.NOT:
             return  # it was on its way when the worker was told to rest
         meta = message.meta
+        session.is_told = bool(meta.get("notice"))
+        if session.is_told:
+            self._on_notice(session, message)
+            return
         captured_ns = int(meta["captured_ns"])
         now_ns = time.monotonic_ns()
         size = (meta["size"][0], meta["size"][1])
@@ -375,6 +382,17 @@ class Camera:
                 size=size,
             )
         )
+
+    def _on_notice(self, session: _Session, message: Message) -> None:
+        """A Camdock elsewhere says why it has no picture. Its words are passed on: it knows more than we do."""
+        session.expect(self._deadline_s(session))
+        self._offline(
+            SourceMissing(
+                f"{self._device}: the Camdock there has no picture itself; the one that it sends says why",
+                "look there; pictures come by themselves as soon as it has some",
+            )
+        )
+        self._publish_notice(message.blob, (message.meta["size"][0], message.meta["size"][1]))
 
     def _deadline_s(self, session: _Session) -> float:
         """The longest wait for a picture: 5 frame times and the exposure, at least 1 s."""
@@ -428,6 +446,9 @@ class Camera:
 
     def _went_offline(self, error: CameraError) -> None:
         self._restarts[error.code] += 1
+        self._offline(error)
+
+    def _offline(self, error: CameraError) -> None:
         self._last_captured_ns = None
         before = self._error.message if self._error else None
         self._turn(State.STALLED if isinstance(error, SourceStalled) else State.OFFLINE, error)
@@ -436,7 +457,7 @@ class Camera:
 
     def _why(self) -> Why | None:
         """What a viewer is told instead of pictures."""
-        if self._state in (State.LIVE, State.IDLE):
+        if self._state in (State.LIVE, State.IDLE) or (self._session and self._session.is_told):
             return None
         error = self._error
         return Why(
@@ -448,7 +469,7 @@ class Camera:
             early=self._state is State.STARTING and time.time() - self._since < NOTICE_EVERY_S,
         )
 
-    def _publish_notice(self, jpeg: bytes, size: tuple[int, int]) -> None:
+    def _publish_notice(self, jpeg: bytes | bytearray | memoryview, size: tuple[int, int]) -> None:
         self._seq += 1
         self.broadcast.publish(
             Frame.of(

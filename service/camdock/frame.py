@@ -31,6 +31,7 @@ class Picture:
     rgb          (H, W, 3) uint8 array in the order of `order`, when the driver gives nothing better
     order        "RGB" or "BGR"
     sensor       what the sensor says of this picture: some of SENSOR; empty where the driver does not say
+    notice       True for what a Camdock elsewhere sends in the place of a picture, to say why it has none
     """
 
     size: tuple[int, int]
@@ -40,6 +41,7 @@ class Picture:
     rgb: Any = None
     order: str = "RGB"
     sensor: Mapping[str, Any] = field(default_factory=dict)
+    notice: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ Runs in: both ends. Plain functions on bytes: the reading and writing is the own
     START     Camera._order_start   Worker.run            source, first_seq, wanted; -
     HELLO     Worker.run            Camera._dispatch      versions of what is loaded (opening begins now); -
     READY     Worker._send_ready    Camera._on_ready      fields of Opened, limits, applied, refused; -
-    FRAME     Worker._serve         Camera._on_frame      captured_ns, size, drops, sensor; JPEG
+    FRAME     Worker._serve         Camera._on_frame      captured_ns, size, drops, sensor, notice; JPEG
     DROPS     Worker._serve         Camera._dispatch      drops (while there are no frames to carry them); -
     REST      Camera._ask_to_rest   Worker._serve         - (give the device back; another START takes it again); -
     RESTED    Worker._rest          Camera._on_rested     - (from here on the device is free); -

@@ -145,6 +145,8 @@ class Worker:
                 meta["drops"] = backend.drops
             if picture.sensor:
                 meta["sensor"] = picture.sensor
+            if picture.notice:
+                meta["notice"] = True
             if backend.wire_fault:
                 self._spoil(backend.wire_fault, meta, jpeg)
             send(self.frames, Kind.FRAME, meta, jpeg)

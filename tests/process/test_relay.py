@@ -98,6 +98,45 @@ def test_another_camdock_is_relayed_with_its_token(start: StartService) -> None:
     assert "not-the-right-one" not in told
 
 
+def test_a_camdock_without_pictures_is_no_camera_and_its_reason_is_passed_on(
+    start: StartService, tmp_path: Path
+) -> None:
+    gone = tmp_path / "gone"
+    gone.touch()
+    first = start(f"synthetic:?size=320x240&gone={gone}")
+    second = start(f"relay:http://127.0.0.1:{first.port}/stream")
+
+    def its_words() -> None:
+        """What viewers of the second one get are the notices of the first one, byte for byte."""
+        reason = second.until_state("offline")["reason"]
+        assert (reason["code"], "has no picture itself" in reason["message"]) == ("source_missing", True)
+        with first.stream() as there, second.stream() as here:
+            sent = {picture.jpeg for picture in there.take(4)}
+            passed = here.take(4)
+        assert {picture.headers.get("x-notice") for picture in passed} == {"1"}
+        assert len({picture.jpeg for picture in passed} & sent) >= 2, "our own words instead"
+        assert second.get("/snapshot").status == 503
+        assert second.get("/health").json()["camera_connected"] is False
+        assert second.ask("POST", "/cameras/camera/captures").status == 503
+
+    its_words()
+    seen = second.camera()
+    worker = second.worker().pid
+    gone.unlink()
+    second.until_state("live")
+    assert second.worker().pid == worker, "nothing of its own was restarted"
+    assert all("x-notice" not in picture.headers for picture in watch(second, 10))
+    with second.stream() as viewer:
+        gone.touch()
+        second.until_state("offline")
+        until(lambda: "x-notice" in viewer.take(1)[0].headers, 5, "a viewer that stayed is told")
+    its_words()
+    after = second.camera()
+    assert after["restarts"] == seen["restarts"]
+    assert after["seq"] > seen["seq"]
+    assert second.log.count("has no picture itself") == 2, "said once each time"
+
+
 class _Guarded(http.server.BaseHTTPRequestHandler):
     """An MJPEG server that asks for a login, chunked or not, as cameras on a network do."""
 

@@ -43,9 +43,13 @@ class Parts:
         self._length: int | None = None
         self._in_body = False
         self._searched = 0
+        self.is_notice = False
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Yield the body of every part that `data` completes; raises PartsBroken."""
+        """Yield the body of every part that `data` completes; raises PartsBroken.
+
+        `is_notice` tells of the part just given whether a Camdock says with it why it has no picture.
+        """
         self._buffer += data
         while True:
             if not self._in_body and not self._take_head():
@@ -66,11 +70,13 @@ class Parts:
             return False
         at, mark_length = min(ends)
         head = bytes(self._buffer[:at])
-        self._length = None
+        self._length, self.is_notice = None, False
         for line in head.splitlines():
-            name, colon, value = line.partition(b":")
-            if colon and name.strip().lower() == b"content-length" and value.strip().isdigit():
-                self._length = int(value.strip()[:19])
+            name, _, value = (word.strip() for word in line.partition(b":"))
+            if name.lower() == b"content-length" and value.isdigit():
+                self._length = int(value[:19])
+            if name.lower() == b"x-notice":
+                self.is_notice = value == b"1"
         if self._length is not None and self._length > LARGEST_JPEG:
             raise PartsBroken(f"a part of {self._length} bytes")
         del self._buffer[: at + mark_length]
@@ -133,11 +139,11 @@ class Relay(Backend):
             )
         self.response = response
         self.parts = Parts(boundary.encode("latin-1"))
-        self.waiting: list[bytes] = []
+        self.waiting: list[tuple[bytes, bool]] = []  # JPEG, whether it is a notice
         self.next_at = 0.0
         first = self._first_picture()
         self.waiting.append(first)
-        self.size = jpeg_size(first) or (0, 0)
+        self.size = jpeg_size(first[0]) or (0, 0)
         # How fast pictures come is the far end's business; less than one a second must be said, or it is a stall.
         slow = self.source.options.get("fps", 1.0)
         return Opened(self.source.redacted, f"MJPEG from {self.host}", self.size, slow if slow < 1 else 0.0, "MJPG")
@@ -190,11 +196,11 @@ class Relay(Backend):
                 if jpeg is None:
                     self.drops["broken"] += 1
                 else:
-                    self.waiting.append(jpeg)
+                    self.waiting.append((jpeg, self.parts.is_notice))
         except PartsBroken as error:
             raise SourceFailed(f"{self.host} sends what is no MJPEG stream: {error}", "look at the far end") from error
 
-    def _first_picture(self) -> bytes:
+    def _first_picture(self) -> tuple[bytes, bool]:
         while not self.waiting:
             self._read_some()
         return self.waiting.pop(0)
@@ -211,7 +217,7 @@ class Relay(Backend):
             if len(self.waiting) > 3:  # several came at once: the far end or the network held them back
                 self.drops["late"] += len(self.waiting) - 1
                 del self.waiting[:-1]
-            jpeg = self.waiting.pop(0)
+            jpeg, is_notice = self.waiting.pop(0)
             if fps := self.source.options.get("fps"):
                 now = time.monotonic()
                 if now < self.next_at:
@@ -221,11 +227,14 @@ class Relay(Backend):
                 self.next_at = max(self.next_at + 1 / fps, now - 0.5 / fps)
             if (size := jpeg_size(jpeg)) is not None:
                 self.size = size
-            return Picture(self.size, time.monotonic_ns(), jpeg=jpeg)
+            return Picture(self.size, time.monotonic_ns(), jpeg=jpeg, notice=is_notice)
 
     def still(self, wait_s: float) -> Picture | None:
         self.waiting.clear()
-        return self.read(wait_s)
+        picture = self.read(wait_s)
+        if picture is not None and picture.notice:
+            raise SourceMissing(f"{self.host} has no picture itself", "its stream says why")
+        return picture
 
     def close(self) -> None:
         if hasattr(self, "response"):
