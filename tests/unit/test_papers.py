@@ -50,6 +50,15 @@ def test_the_readme_names_no_variable_that_is_not_read() -> None:
     assert not unknown, "README.md names variables that config.py does not read: " + ", ".join(unknown)
 
 
+def test_the_readme_names_what_compose_hands_on() -> None:
+    """An .env beside compose.yaml reaches the service with these, and with nothing else."""
+    handed_on = set(re.findall(r"- CAMDOCK_[A-Z_]+=\$\{(CAMDOCK_[A-Z_]+)", (ROOT / "compose.yaml").read_text("utf-8")))
+    ports = {"CAMDOCK_HOST", "CAMDOCK_PORT"}  # the engine's business
+    assert "CAMDOCK_VIEWER_TOKEN" in handed_on
+    named, _, _ = README.partition("`compose.yaml` needs no camera")[2].partition("Any other of the")
+    assert set(re.findall(r"CAMDOCK_[A-Z_]+[A-Z]", named)) == handed_on | ports
+
+
 def endpoints(folder: Path) -> set[str]:
     """The path of every route of ours."""
     cameras, sender, abi = {"front": camera_of(folder)}, Sender(send_timeout_s=1), no_gate()
