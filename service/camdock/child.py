@@ -42,6 +42,13 @@ ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
 LAST_WORDS = 5
 
 
+def _readable(descriptor: int) -> bool:
+    """Whether something, or its end, can be read now. Not by select(): it ends at 1023, and viewers count, too."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))
+
+
 class Child:
     """One running child process. Leaving the context kills its whole process group.
 
@@ -236,7 +243,7 @@ class Child:
         raise await self._death()
 
     def _is_readable(self) -> bool:
-        return bool(select.select([self._frames], [], [], 0)[0])
+        return _readable(self._frames)
 
     def _on_frames(self) -> None:
         try:
@@ -341,7 +348,7 @@ class Child:
 
     def _drain_log(self) -> None:
         for _ in range(16):
-            if not select.select([self._log], [], [], 0)[0]:
+            if not _readable(self._log):
                 break
             self._on_log()
         if self._log_line:
