@@ -87,10 +87,15 @@ def test_ustreamer_is_relayed_byte_for_byte_and_waited_for(
 def test_another_camdock_is_relayed_with_its_token(start: StartService) -> None:
     first = start("synthetic:", CAMDOCK_TOKEN="for-the-relay-only")
     url = f"http://127.0.0.1:{first.port}/stream"
-    sources = f"camera=relay:{url}#token=for-the-relay-only&fps=10 wrong=relay:{url}#token=not-the-right-one"
+    sources = (
+        f"camera=relay:{url}#token=for-the-relay-only&fps=10 wrong=relay:{url}#token=not-the-right-one "
+        f"opencv=opencv:{url}?token=for-the-relay-only#fps=5"
+    )
     second = start(CAMDOCK_SOURCES=sources)
     pictures = watch(second, 40, 10)
     shown = numbers(pictures)
+    assert shown == sorted(set(shown))
+    shown = numbers(watch(second, 15, 5, "opencv"))
     assert shown == sorted(set(shown))
     assert second.until_state("offline", "wrong")["reason"]["code"] == "source_denied"
     told = second.log + second.get("/cameras").body.decode() + second.get("/health").body.decode()
@@ -104,7 +109,8 @@ def test_a_camdock_without_pictures_is_no_camera_and_its_reason_is_passed_on(
     gone = tmp_path / "gone"
     gone.touch()
     first = start(f"synthetic:?size=320x240&gone={gone}")
-    second = start(f"relay:http://127.0.0.1:{first.port}/stream")
+    # Until the time to open is over, the far end may be opening its camera because somebody looks here.
+    second = start(f"relay:http://127.0.0.1:{first.port}/stream", CAMDOCK_OPEN_TIMEOUT_S="0.5")
 
     def its_words() -> None:
         """What viewers of the second one get are the notices of the first one, byte for byte."""
@@ -119,6 +125,9 @@ def test_a_camdock_without_pictures_is_no_camera_and_its_reason_is_passed_on(
         assert second.get("/health").json()["camera_connected"] is False
         assert second.ask("POST", "/cameras/camera/captures").status == 503
 
+    with second.stream() as viewer:
+        assert "x-notice" in viewer.take(1)[0].headers
+    assert second.camera()["state"] == "starting"
     its_words()
     seen = second.camera()
     worker = second.worker().pid

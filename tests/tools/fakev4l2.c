@@ -13,6 +13,7 @@
 //   FAKEV4L2_CLOCK=FILE        capture time of the newest 4096 frames: at (seq % 4096) * 16 seq and ns, u64 each
 //   FAKEV4L2_NODHT=1           MJPG frames without Huffman tables, as many UVC cameras send them (the decoder is to
 //                              assume the standard's own tables, so the files must have been made with those)
+//   FAKEV4L2_NORATE=1          G_PARM and S_PARM succeed and say nothing, as gspca's cameras: 0/0
 //   FAKEV4L2_LOG=1             unknown ioctls are written to stderr
 // The faults; each is there while its FILE exists
 //   FAKEV4L2_GONE=FILE         unplugged: open gives ENOENT, everything else ENODEV, the descriptor hangs up, for good
@@ -1101,6 +1102,10 @@ static int exchange_rate(device *d, unsigned request, struct v4l2_streamparm *p)
     struct v4l2_fract wanted = c->timeperframe;
     if (p->type != V4L2_BUF_TYPE_VIDEO_CAPTURE)
         return fail(EINVAL);
+    if (getenv("FAKEV4L2_NORATE")) {
+        memset(c, 0, sizeof *c);
+        return 0;
+    }
     if (request == VIDIOC_S_PARM) {
         int given = wanted.numerator && wanted.denominator;
         int slower = given && wanted.denominator < (uint64_t)max_fps * wanted.numerator;

@@ -121,9 +121,10 @@ class OpenCV(Backend):
     def _rate(self) -> float:
         fps = float(self.capture.get(cv2.CAP_PROP_FPS))
         own = fps if 0.01 <= fps <= 1000 else (DEFAULT_FILE_FPS if self.is_file else 0.0)
+        asked = float(self.source.options.get("fps", own))
         if self.is_file:
-            return float(self.source.options.get("fps", own))
-        return own
+            return asked
+        return own if self.is_device else min(own or asked, asked)
 
     def _format(self) -> str:
         code = int(self.capture.get(cv2.CAP_PROP_FOURCC))
@@ -145,6 +146,15 @@ class OpenCV(Backend):
                 return None
             time.sleep(max(0.0, self.due - now))
             self.due = max(self.due + 1 / self.own_fps, time.monotonic() - 1 / self.own_fps)
+        elif not self.is_device and "fps" in self.source.options:
+            # What comes in between is taken, or it would wait and be old; nothing is made of it.
+            until = time.monotonic() + wait_s
+            while (now := time.monotonic()) < self.due:
+                if now > until:
+                    return None
+                if not self.capture.grab():
+                    return self._at_end()
+            self.due = max(self.due + 1 / self.own_fps, now - 0.5 / self.own_fps)
         done, array = self.capture.read()
         captured_ns = time.monotonic_ns()
         if not done or array is None:

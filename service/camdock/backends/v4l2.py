@@ -191,7 +191,7 @@ class V4L2(Backend):
         unsaid = got.quantization == raw.Quantization.DEFAULT and got.colorspace != raw.Colorspace.JPEG
         self.is_video_range = got.quantization == raw.Quantization.LIM_RANGE or unsaid
         fps = 0.0
-        with suppress(OSError):  # not every driver knows its rate
+        with suppress(OSError, ZeroDivisionError):  # not every driver knows its rate; some say 0/0
             if "fps" in self.source.options:
                 self.capture.set_fps(self.source.options["fps"])
             fps = float(self.capture.get_fps())
