@@ -6,6 +6,7 @@ Runs in: the API process.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +21,7 @@ from camdock.camera import Camera, Status
 from camdock.errors import CameraError, SourceStalled
 from camdock.frame import SENSOR, Frame
 from camdock.gate import Abi, AbiGate
+from camdock.notices import NOTICE_EVERY_S
 from camdock.problems import Problem, documented, problem_response
 from camdock.recipe import WholeOrNone
 from camdock.rendition import AS_IT_IS, Wanted
@@ -222,11 +224,21 @@ async def fresh_frame(camera: Camera, max_age_s: float) -> Frame:
             raise SourceStalled(f"{camera.name}: no new picture within {within_s:.0f} s", "try again") from None
 
 
+async def _kept_notice(camera: Camera, notice: Frame) -> Frame:
+    """The picture that says why there is none: this one, or where nobody has looked meanwhile one with today's time."""
+    within_s = 2 * NOTICE_EVERY_S
+    if time.monotonic_ns() - notice.captured_ns > within_s * 1e9:
+        with camera.broadcast.subscribe(), contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await camera.broadcast.published()
+    return camera.broadcast.newest or notice
+
+
 async def snapshot_of(camera: Camera, wanted: Wanted, *, allow_offline: bool, max_delay_ms: int = FRESH_MS) -> Response:
     """One JPEG, never cached."""
     newest = camera.broadcast.newest
     if allow_offline and newest is not None and newest.notice:
-        frame = newest
+        frame = await _kept_notice(camera, newest)
     else:
         try:
             frame = await fresh_frame(camera, max_delay_ms / 1000)

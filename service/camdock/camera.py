@@ -386,12 +386,14 @@ class Camera:
     def _on_notice(self, session: _Session, message: Message) -> None:
         """A Camdock elsewhere says why it has no picture. Its words are passed on: it knows more than we do."""
         session.expect(self._deadline_s(session))
-        self._offline(
-            SourceMissing(
-                f"{self._device}: the Camdock there has no picture itself; the one that it sends says why",
-                "look there; pictures come by themselves as soon as it has some",
+        # It may be opening its camera because we look: what waits for a picture here waits as long as it would there.
+        if self._state is not State.STARTING or time.time() - self._since > self.opens_within_s:
+            self._offline(
+                SourceMissing(
+                    f"{self._device}: the Camdock there has no picture itself; the one that it sends says why",
+                    "look there; pictures come by themselves as soon as it has some",
+                )
             )
-        )
         self._publish_notice(message.blob, (message.meta["size"][0], message.meta["size"][1]))
 
     def _deadline_s(self, session: _Session) -> float:
@@ -405,7 +407,9 @@ class Camera:
         if "applied" in message.meta:
             self._limits = Limits.of(message.meta["limits"])
             self._note_applied(session, message.meta["applied"])
-        self._orders.answered(message)
+        if not self._orders.answered(message) and (error := message.meta.get("error")):
+            # Given while it was opening, when nobody knew what it can do.
+            log.warning("%s: the kept settings are not used: %s", self.name, self.source.scrub(str(error["message"])))
 
     def _on_taken(self, session: _Session, message: Message) -> None:
         meta, pictures = message.meta, int(message.meta["pictures"])

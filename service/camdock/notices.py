@@ -88,7 +88,7 @@ class Notices:
         """Draw one and publish it, unless pictures came back meanwhile. False: it could not be drawn."""
         seconds = time.time() - why.since
         footer = time.strftime("%H:%M:%S", time.localtime()) + f"   for {seconds:.0f} s"
-        width, height = why.size or NOTICE_SIZE
+        width, height = why.size if why.size and all(why.size) else NOTICE_SIZE
         scale = min(1.0, LARGEST_NOTICE_SIDE / max(width, height))
         size = (max(SMALLEST_NOTICE[0], int(width * scale)), max(SMALLEST_NOTICE[1], int(height * scale)))
         jpeg = await self._painter.notice(size, why.title, [text for text in why.texts if text], footer)

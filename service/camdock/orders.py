@@ -56,10 +56,12 @@ class Orders:
             raise from_code(error["code"], self._scrub(error["message"]), error["hint"])
         return answer
 
-    def answered(self, message: Message) -> None:
-        """The worker has answered one of them; who asked may have left."""
+    def answered(self, message: Message) -> bool:
+        """The worker has answered one of them. False when nobody waits for it: who asked may have left."""
         if (future := self._open.pop(message.meta["id"], None)) and not future.done():
             future.set_result(message)
+            return True
+        return False
 
     def fail(self, error: CameraError) -> None:
         """The worker has ended of this: whoever waits gets it."""

@@ -19,6 +19,7 @@ from camdock import api, app
 from camdock.config import Config
 from camdock.errors import SourceMissing, SourceStalled
 from camdock.frame import jpeg_size
+from camdock.rendition import AS_IT_IS
 from tests.unit.rig import app_of, ask, camera_of, draw_notice, frame_of, live_camera
 
 TOKEN = "hunter2-hunter2"
@@ -217,6 +218,27 @@ def test_an_offline_camera_has_no_snapshot_unless_the_notice_will_do(tmp_path: P
     answer = ask(served, "/snapshot?allow_offline=true")
     is_the_newest(answer, camera)
     assert jpeg_size(answer.content) == (160, 120)
+
+
+def test_a_notice_that_nobody_looked_at_meanwhile_is_drawn_anew(tmp_path: Path) -> None:
+    camera, _ = live_camera(tmp_path)
+    camera._went_offline(SourceMissing("unplugged", "plug it in"))
+    asyncio.run(draw_notice(camera))
+    drawn = camera.broadcast.newest
+    assert drawn is not None
+    kept = replace(drawn, captured_ns=drawn.captured_ns - 60_000_000_000)
+    camera.broadcast.newest = kept
+
+    async def asked() -> str:
+        asking = asyncio.create_task(api.snapshot_of(camera, AS_IT_IS, allow_offline=True))
+        await asyncio.sleep(0)
+        drawing = asyncio.create_task(camera._notices.run())
+        try:
+            return (await asking).headers["X-Seq"]
+        finally:
+            drawing.cancel()
+
+    assert int(asyncio.run(asked())) == kept.seq + 1
 
 
 # --- health -----------------------------------------------------------------------------------------------------------

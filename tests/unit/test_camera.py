@@ -262,6 +262,7 @@ def test_auto_does_not_settle_for_the_test_card(tmp_path: Path, caplog: pytest.L
     ("size", "shown"),
     [
         (None, (640, 480)),
+        ((0, 0), (640, 480)),  # a far end that does not say
         ((1280, 720), (1280, 720)),
         ((4056, 3040), (LARGEST_NOTICE_SIDE, 959)),
         ((16, 16), (160, 120)),
@@ -607,6 +608,14 @@ def test_settings_asked_for_while_it_opens_are_applied_once_it_is_live(tmp_path:
         following.cancel()
 
     asyncio.run(opening())
+
+
+def test_what_the_camera_cannot_do_of_that_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    camera, _ = live_camera(tmp_path)
+    with caplog.at_level(logging.WARNING, "camdock"):
+        error = {"code": "setting_out_of_range", "message": "gain=99 is too much", "hint": ""}
+        camera._dispatch(Message(Kind.APPLIED, {"id": 99, "error": error, "limits": {}}))
+    assert "the kept settings are not used: gain=99 is too much" in caplog.text
 
 
 def test_limits_are_kept_to_at_rest_too(tmp_path: Path) -> None:

@@ -26,7 +26,9 @@ def test_the_settings_of_a_camera_that_never_opened_have_their_shape_too(tmp_pat
     )
 
 
-@pytest.mark.parametrize("change", [{"exposure": 0}, {"exposure": -1}, {"exposure": 10**30}, {"gain": -0.5}])
+@pytest.mark.parametrize(
+    "change", [{"exposure": 0}, {"exposure": -1}, {"exposure": 10**30}, {"exposure": 10**400}, {"gain": -0.5}]
+)
 def test_what_no_camera_can_do_is_left_out_before_anything_is_known_of_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, change: dict[str, float]
 ) -> None:
