@@ -108,18 +108,35 @@ async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
     return problem_response(error.status_code, code, phrase, detail, hint, error.headers)
 
 
-async def _on_invalid(_request: Request, error: Exception) -> JSONResponse:
+def _keys(request: Request) -> str:
+    """The names that the JSON body of this route may have; empty where it takes none."""
+    body = getattr(request.scope.get("route"), "body_field", None)
+    model = getattr(getattr(body, "field_info", None), "annotation", None)
+    return ", ".join(one.alias or name for name, one in getattr(model, "model_fields", {}).items())
+
+
+def _mistake(mistake: Mapping[str, Any]) -> str:
+    """One of pydantic's, in words: with which thing, and what is wrong with it."""
+    if mistake["type"] == "json_invalid":
+        return f"body: no JSON, at character {mistake['loc'][-1]}: {mistake['ctx']['error']}"
+    return f"{'.'.join(str(step) for step in mistake['loc'][1:]) or mistake['loc'][0]}: {mistake['msg']}"
+
+
+async def _on_invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    mistakes = [
-        f"{'.'.join(str(step) for step in mistake['loc'][1:]) or mistake['loc'][0]}: {mistake['msg']}"
-        for mistake in error.errors()
-    ]
+    mistakes = error.errors()
+    kinds = {mistake["type"] for mistake in mistakes}
+    hints = []
+    if "json" not in request.headers.get("content-type", "") and any(one["loc"] == ("body",) for one in mistakes):
+        hints.append("send JSON as Content-Type: application/json")
+    if "extra_forbidden" in kinds and (keys := _keys(request)):
+        hints.append(f"there are: {keys}")
     return problem_response(
         422,
         "request_invalid",
         "The request cannot be understood",
-        "; ".join(mistakes)[:1000],
-        "GET /docs shows what is asked for",
+        "; ".join(map(_mistake, mistakes))[:1000],
+        "; ".join([*hints, "GET /docs shows what is asked for"]),
     )
 
 

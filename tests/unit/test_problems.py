@@ -96,6 +96,24 @@ def test_a_request_that_cannot_be_understood_names_the_parameter(
     assert says in found["detail"]
 
 
+@pytest.mark.parametrize(
+    ("kind", "body", "detail", "hint"),
+    [
+        ("text/plain", '{"gain": 2}', "body: Input should be a valid dictionary", "send JSON as Content-Type: appl"),
+        ("application/json", "{bad", "body: no JSON, at character 1: Expecting property name", "GET /docs"),
+        ("application/json", '{"gian": 2}', "gian: Extra inputs", "there are: exposure_us, gain, auto_exposure; GET"),
+        ("application/json", "[]", "body: Input should be a valid dictionary", "GET /docs shows"),
+    ],
+)
+def test_what_is_wrong_with_a_body_is_said_with_what_helps(
+    app: FastAPI, kind: str, body: str, detail: str, hint: str
+) -> None:
+    answer = ask(app, "/cameras/front/settings", "PUT", content=body, headers={"content-type": kind})
+    found = problem(answer, 422, "request_invalid")
+    assert found["detail"].startswith(detail)
+    assert found["hint"].startswith(hint)
+
+
 def test_every_mistake_of_one_request_is_named(app: FastAPI) -> None:
     body = {"gain": -1, "exposure_us": 0, "auto_exposure": "x"}
     detail = problem(ask(app, "/cameras/front/settings", "PUT", json=body), 422, "request_invalid")["detail"]
