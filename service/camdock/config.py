@@ -11,7 +11,7 @@ import re
 import shlex
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args, get_origin
 
 from dotenv import dotenv_values
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
@@ -400,6 +400,12 @@ def names_of(field: str) -> tuple[str, ...]:
     return tuple(map(str, alias.choices)) if isinstance(alias, AliasChoices) else (f"CAMDOCK_{field.upper()}",)
 
 
+def values_of(field: str) -> tuple[str, ...]:
+    """What a field may be, where only certain words will do; else nothing."""
+    annotation = Config.model_fields[field].annotation
+    return get_args(annotation) if get_origin(annotation) is Literal else ()
+
+
 def of_file() -> dict[str, str]:
     """What `.env` sets, by the names as they stand there. Raises ConfigInvalid where it cannot be read."""
     if (path := _env_file()) is None:
@@ -451,5 +457,5 @@ def _shown(field: str, is_set: Collection[str], value: object) -> str:
 def variables() -> Iterator[tuple[str, str, str]]:
     """(name, default, what it says) of every variable, for --help and for the test that guards the README."""
     for name, field in Config.model_fields.items():
-        default = "" if field.default in (None, ()) else str(field.default)
+        default = "" if field.default is False or field.default in (None, ()) else str(field.default)
         yield f"CAMDOCK_{name.upper()}", default, field.description or ""

@@ -19,43 +19,27 @@ import sys
 from collections.abc import Sequence
 
 import camdock
-from camdock.config import Config, ConfigInvalid, read_config, variables
-from camdock.source import KINDS
+from camdock.config import Config, ConfigInvalid, read_config
 
 EXIT_CONFIG = 2
 EXIT_PORT = 3
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
-def _epilog() -> str:
-    lines = ["sources (CAMDOCK_SOURCE=..., or the argument):"]
-    for kind in KINDS.values():
-        lines += [f"  {kind.example}", f"      {kind.help}"]
-        shown = [name for name, option in kind.options.items() if not option.help.startswith("fault")]
-        lines += [f"      options: {', '.join(shown)}"]
-    lines += ["", "environment:"]
-    for name, default, text in variables():
-        lines += [f"  {name}" + (f"  (default {default})" if default else ""), f"      {text}"]
-    lines += [
-        "",
-        "examples:",
-        "  camdock                                  the first camera of this machine, on http://127.0.0.1:8000",
-        "  camdock 'v4l2:/dev/video0?size=1280x720'  a certain camera (quoted: & and ? mean something to a shell)",
-        "  CAMDOCK_SOURCES='front=v4l2:0 nest=synthetic:' camdock     two cameras",
-        "  CAMDOCK_TOKEN=$(openssl rand -hex 16) camdock --host 0.0.0.0      for the network, with a token",
-        "",
-        "camdock abi --help: judge compiled modules by NumPy's ABI, without loading any of them",
-        "camdock doctor: what is wrong on this machine, in words, and the command that mends it",
-        "camdock seal --help: judge them once, where an image is built, and not again at every start",
-    ]
-    return "\n".join(lines)
+class _Parser(argparse.ArgumentParser):
+    """Makes the long part of `--help` for whoever asks for it, not at every start."""
+
+    def format_help(self) -> str:
+        from camdock.usage import epilog
+
+        self.epilog = epilog()
+        return super().format_help()
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="camdock",
         description="Serve cameras as pictures over HTTP. A driver that hangs costs pictures, never the service.",
-        epilog=_epilog(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("source", nargs="?", help="where the pictures come from; wins over CAMDOCK_SOURCE")
