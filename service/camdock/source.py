@@ -332,6 +332,8 @@ class Source:
     def parse(cls, text: str) -> Source:
         """Read a source string; raises SourceInvalid with what is wrong and what would be right."""
         text = text.strip()
+        if (bare := re.match(r"([a-z0-9]+)\?", text)) and bare[1] in KINDS:  # auto?fps=5 can only mean auto:?fps=5
+            text = f"{bare[1]}:{text[bare.end(1) :]}"
         kind, colon, rest = text.partition(":")
         if kind not in KINDS:
             raise SourceInvalid(_unknown_kind(kind, text))
@@ -341,10 +343,7 @@ class Source:
         if not target and known.needs_target:
             raise SourceInvalid(f"the source {redact(text)!r} lacks {known.target}; for example {known.example}")
         if is_url and not _is_address(target):
-            raise SourceInvalid(
-                f"{kind}: the address cannot be split into host, port and path; in a user or a password write "
-                "/ as %2F, ? as %3F, # as %23, @ as %40"
-            )
+            raise SourceInvalid(f"{kind}: {_no_address(rest)}")
         if target and not known.target:
             raise SourceInvalid(f"nothing stands between {kind}: and its ?options; for example {known.example}")
         if kind == "relay" and not (re.match(r"(?i)https?://", target) and urlsplit(target).hostname):
@@ -406,16 +405,19 @@ def redact(text: str) -> str:
 
 
 def _unknown_kind(kind: str, text: str) -> str:
+    kind = kind.partition("?")[0]
     if not kind:
         return "a source is missing; for example " + KINDS["v4l2"].example
-    if kind.startswith("/dev/"):
+    if kind.startswith("/dev/") or re.match(r"\d+(\?|$)", text):
         return f"{redact(text)!r} lacks its kind: v4l2:{redact(text)}"
+    if re.match(r"video\d+(\?|$)", text):
+        return f"{redact(text)!r} lacks its kind: v4l2:/dev/{redact(text)}"
     if kind in ("http", "https"):
         return f"{redact(text)!r} lacks its kind: relay:{redact(text)} (MJPEG) or opencv:{redact(text)} (anything else)"
     if kind in ("rtsp", "file"):
         return f"{redact(text)!r} lacks its kind: opencv:{redact(text)}"
     near = difflib.get_close_matches(kind, KINDS, 1)
-    meant = f"; did you mean {near[0]}:?" if near else ""
+    meant = f"; did you mean {near[0]}:?" if near else "."
     return f"there is no kind of source called {kind!r}{meant} Known: {', '.join(KINDS)}"
 
 
@@ -426,6 +428,19 @@ def _is_address(url: str) -> bool:
         return False
 
 
+def _no_address(rest: str) -> str:
+    """What is wrong with an address that is none, nothing of it repeated: what looks like a port may be a password."""
+    place = re.match(r"[^/]*//([^/?#]*)", rest)
+    host, at, behind = (place[1], "@" in place[1], rest[place.end() :]) if place else ("", False, "")
+    port = re.search(r":([^:\]]*)$", host.rpartition("@")[2])
+    if port and (at or "@" not in behind) and not (re.fullmatch(r"\d{1,5}", port[1]) and 0 < int(port[1]) < 65536):
+        return "the port of the address must be a number from 1 to 65535"
+    return (
+        "the address cannot be split into host, port and path; in a user or a password write / as %2F, ? as %3F, "
+        "# as %23, @ as %40"
+    )
+
+
 def _options(kind: str, known: Kind, query: str) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for pair in filter(None, query.split("&")):
@@ -433,7 +448,7 @@ def _options(kind: str, known: Kind, query: str) -> dict[str, Any]:
         option = known.options.get(name)
         if option is None:
             near = difflib.get_close_matches(name, known.options, 1)
-            meant = f"; did you mean {near[0]}?" if near else ""
+            meant = f"; did you mean {near[0]}?" if near else "."
             raise SourceInvalid(f"{kind}: has no option {name!r}{meant} Known: {', '.join(known.options)}")
         if name in options:
             raise SourceInvalid(f"{kind}: is given {name} twice")
