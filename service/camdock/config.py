@@ -9,6 +9,7 @@ import ipaddress
 import os
 import re
 import shlex
+import stat
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Literal, get_args, get_origin
@@ -153,7 +154,7 @@ class Config(BaseSettings):
         "off", description="on: POST /images/annotate may send pictures to Google Cloud Vision"
     )
     vision_endpoint: str = Field(
-        "", pattern=r"^(?:http://)?[A-Za-z0-9.-]+(?::\d+)?$|^$",
+        "",
         description="another host than Google's own, `http://` and a port for one without TLS and credentials",
         examples=["eu-vision.googleapis.com"],
     )  # fmt: skip
@@ -193,6 +194,16 @@ class Config(BaseSettings):
             if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s?#@]+", origin):
                 raise ValueError(f"{origin!r} is no origin; http://localhost:5173 would be one, without a path")
         return origins
+
+    @field_validator("vision_endpoint")
+    @classmethod
+    def _host(cls, value: str) -> str:
+        if value and not re.fullmatch(r"(?:http://)?[A-Za-z0-9.-]+(?::[0-9]+)?", value):
+            raise ValueError(
+                "must be the name of a host without https:// and path, like eu-vision.googleapis.com, or "
+                "http://HOST:PORT for one without TLS and credentials"
+            )
+        return value
 
     @field_validator("image_format", mode="before")
     @classmethod
@@ -362,22 +373,27 @@ def _token_in(path: str) -> str:
     """The token in the first line of a file. Raises ValueError: what is wrong, what to do, nothing of the content."""
     name, user = shlex.quote(path) if _is_path(path) else "FILE", os.geteuid()
     make = f"`umask 077; openssl rand -hex 16 > {name}` makes a good one, for the service's user ({user}) alone to read"
+    # What is there may be anything: no command that would write over it.
+    instead = "name another file, with a token in its first line: `openssl rand -hex 16` prints one"
     try:
         with Path(path).open("rb") as file:
             line = file.readline(LONGEST_LINE)
+            is_empty = stat.S_ISREG(os.fstat(file.fileno()).st_mode) and not (line.strip() or file.read(1))
     except FileNotFoundError:
         raise ValueError(f"there is no such file; {make}") from None
     except PermissionError:
         raise ValueError(
             f"the service's user ({user}) may not read it, or not enter its folder: `chown {user} {name}`"
         ) from None
-    except (OSError, ValueError) as error:  # a folder; a name with a null in it
-        raise ValueError(f"cannot be read: {getattr(error, 'strerror', None) or error}; name a file; {make}") from None
+    except IsADirectoryError:
+        raise ValueError("is a folder; name a file in it whose first line is the token") from None
+    except (OSError, ValueError) as error:  # a name with a null in it
+        raise ValueError(f"cannot be read: {getattr(error, 'strerror', None) or error}; name another file") from None
     token = line.strip().decode("latin-1")
     if not token:
-        raise ValueError(f"its first line is empty; {make}")
+        raise ValueError(f"is empty; {make}" if is_empty else f"its first line is empty; {instead}")
     if len(line) == LONGEST_LINE or not _is_token(token):
-        raise ValueError(f"its first line needs {GOOD_ENOUGH}; {make}")
+        raise ValueError(f"its first line is no token ({GOOD_ENOUGH}); {instead}")
     return token
 
 

@@ -275,7 +275,17 @@ def test_a_config_cannot_be_changed() -> None:
         ({"CAMDOCK_SOURCE": "v4l:0"}, "CAMDOCK_SOURCE: there is no kind of source called 'v4l'; did you mean v4l2:?"),
         ({"CAMDOCK_SOURCES": "a=auto a=auto"}, "CAMDOCK_SOURCES: two cameras are called 'a'"),
         ({"CAMDOCK_SOURCES": "synthetic:"}, "CAMDOCK_SOURCES: 'synthetic:' is not NAME=SOURCE"),
-        ({"CAMDOCK_SOURCE": "auto", "CAMDOCK_SOURCES": "a=auto"}, "CAMDOCK_SOURCE and CAMDOCK_SOURCES are both set"),
+        (
+            {"CAMDOCK_SOURCE": "auto", "CAMDOCK_SOURCES": "a=auto"},
+            "CAMDOCK_SOURCE and CAMDOCK_SOURCES are both set",
+        ),
+        *(
+            (
+                {"CAMDOCK_VISION_ENDPOINT": bad},
+                f"CAMDOCK_VISION_ENDPOINT={bad}: must be the name of a host without http",
+            )
+            for bad in ("https://eu-vision.googleapis.com", "http://a/path", "a:port", "http://", ":80")
+        ),
     ],
 )
 def test_a_mistake_names_its_variable(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], says: str) -> None:
@@ -365,13 +375,17 @@ def test_the_secret_is_the_token_wherever_it_was_given(monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"", "its first line is empty"),
-        (b" \n" + TOKEN.encode(), "its first line is empty"),
-        (b"hunter2", "its first line needs 8 or more printable ASCII characters without spaces"),
-        (b"hunter2 hunter2", "its first line needs 8 or more"),
-        ("hunter2-schlüssel".encode(), "its first line needs 8 or more"),
-        (b"hunter2\0hunter2", "its first line needs 8 or more"),
-        (b"hunter2" * 1000, "its first line needs 8 or more"),
+        (b"", "is empty; `umask 077; openssl rand -hex 16 > "),
+        (b" \n", "is empty; `umask 077; openssl rand -hex 16 > "),
+        (b" \n" + TOKEN.encode(), "its first line is empty; name another file"),
+        (
+            b"hunter2",
+            "its first line is no token (8 or more printable ASCII characters without spaces); name another file",
+        ),
+        (b"hunter2 hunter2", "its first line is no token"),
+        ("hunter2-schlüssel".encode(), "its first line is no token"),
+        (b"hunter2\0hunter2", "its first line is no token"),
+        (b"hunter2" * 1000, "its first line is no token"),
     ],
 )
 def test_a_file_without_a_good_token_is_refused_and_not_repeated(
@@ -381,7 +395,8 @@ def test_a_file_without_a_good_token_is_refused_and_not_repeated(
     path.write_bytes(content)
     message = refused(monkeypatch, CAMDOCK_TOKEN_FILE=str(path))
     assert message.startswith(f"CAMDOCK_TOKEN_FILE={path}: {says}")
-    assert f"openssl rand -hex 16 > '{path}'" in message, "not what to type"
+    assert (f"openssl rand -hex 16 > '{path}'" in message) is (not content.strip()), "what is there would be lost"
+    assert "openssl rand -hex 16" in message, "not what to type"
     assert "hunter2" not in message
 
 
@@ -392,7 +407,13 @@ def test_a_token_file_that_is_not_there_is_named_with_what_to_type(monkeypatch: 
 
 def test_a_folder_is_no_token_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     message = refused(monkeypatch, CAMDOCK_TOKEN_FILE=str(tmp_path))
-    assert message.startswith(f"CAMDOCK_TOKEN_FILE={tmp_path}: cannot be read: Is a directory; name a file")
+    assert message == f"CAMDOCK_TOKEN_FILE={tmp_path}: is a folder; name a file in it whose first line is the token"
+
+
+def test_a_device_is_not_written_over_with_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    message = refused(monkeypatch, CAMDOCK_TOKEN_FILE="/dev/null")
+    assert message.startswith("CAMDOCK_TOKEN_FILE=/dev/null: its first line is empty; name another file")
+    assert "> /dev" not in message
 
 
 def test_a_token_file_that_may_not_be_read_says_by_whom(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -107,8 +107,17 @@ def test_each_file_with_a_token_is_for_the_right_eyes_alone_wherever_it_is_named
     token.chmod(0o644)
     if in_file:
         Path(".env").write_text(f"{name}={token}\n")
-    found = check(read(CAMDOCK_TOKEN="abcdefgh", **({} if in_file else {name: str(token)})))
+    beside = {"CAMDOCK_TOKEN": "abcdefgh"} if "VIEWER" in name else {}
+    found = check(read(**beside, **({} if in_file else {name: str(token)})))
     assert any(f"may read the token in {token}" in one.what for one in found)
+
+
+@pytest.mark.parametrize(("content", "hint"), [("short\n", "name another file"), ("", "`umask 077; openssl rand -hex")])
+def test_a_file_without_a_token_is_told_with_what_mends_it(tmp_path: Path, content: str, hint: str) -> None:
+    (tmp_path / "one").write_text(content)
+    found = [one for one in check(read(CAMDOCK_TOKEN_FILE=str(tmp_path / "one"))) if "token" in one.hint]
+    found = [one for one in found if one.status is Status.BAD]
+    assert [one.hint.startswith(hint) for one in found] == [True]
 
 
 def test_a_token_that_is_given_as_its_file_is_not_repeated() -> None:

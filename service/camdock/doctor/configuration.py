@@ -194,11 +194,11 @@ def check(answer: Answer) -> list[Check]:
 
 
 def _of_mistake(mistake: str) -> Check:
-    """A mistake of several lines, or of one in which the command that mends it stands behind a semicolon."""
+    """A mistake of several lines, or of one in which what mends it stands behind a semicolon."""
     first, _, rest = mistake.partition("\n")
     name = "token" if first.startswith("CAMDOCK_TOKEN") else "configuration"
-    what, semicolon, command = first.partition("; `")
-    hint = rest or (f"`{command}" if semicolon else "`camdock --help` lists every source and variable")
+    what, mark, way_out = first.partition("; " if "TOKEN_FILE=" in first else "; `")
+    hint = rest or mark[2:] + way_out or "`camdock --help` lists every source and variable"
     return Check(name, Status.BAD, what, hint)
 
 
