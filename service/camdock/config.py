@@ -76,8 +76,8 @@ class Config(BaseSettings):
     login_days: float = Field(30.0, gt=0, le=400, description="days that a browser stays logged in")
     auth: Literal["on", "off"] = Field("on", description="off: everybody who reaches the port may look and touch")
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="names in the Host header that are answered, with commas between, `*.` for all below, `*` for "
-        "any; on loopback the loopback names, elsewhere any",
+        (), description="names in the Host header that are answered, and no others, with commas between, `*.` for all "
+        "below, `*` for any; without it on loopback the loopback names, elsewhere any",
         examples=["camera.example.org,localhost"],
     )  # fmt: skip
     trusted_proxies: Annotated[tuple[Network, ...], NoDecode] = Field(
@@ -173,8 +173,17 @@ class Config(BaseSettings):
 
     @field_validator("allowed_hosts", mode="before")
     @classmethod
-    def _split(cls, value: object) -> object:
-        return _parts(value) if isinstance(value, str) else value
+    def _names(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        names = tuple(filter(None, (part.strip().lower() for part in value.split(","))))
+        for name in names:
+            if not re.fullmatch(r"\*|(\*\.)?[^\s/:*@\[\]]+|\[[0-9a-f:.]+\]", name):
+                raise ValueError(
+                    f"{name!r} is not how a host is named here: camera.example.org, *.example.org, 192.168.1.5 or "
+                    "[fd00::5], without http:// and path, and without a port: every port is answered"
+                )
+        return names
 
     @field_validator("trusted_proxies", mode="before")
     @classmethod

@@ -79,7 +79,10 @@ VALUES: dict[str, tuple[str, object]] = {
     "CAMDOCK_UPLOAD_MAX_PIXELS": ("12000000", 12_000_000),
     "CAMDOCK_VISION": ("ON", "on"),
     "CAMDOCK_VISION_ENDPOINT": ("eu-vision.googleapis.com", "eu-vision.googleapis.com"),
-    "CAMDOCK_ALLOWED_HOSTS": (" Cam.lan, *.example.org ,,", ("cam.lan", "*.example.org")),
+    "CAMDOCK_ALLOWED_HOSTS": (
+        " Cam.lan, *.example.org ,,[FD00::5],10.0.0.1,*",
+        ("cam.lan", "*.example.org", "[fd00::5]", "10.0.0.1", "*"),
+    ),
     "CAMDOCK_STATE_DIR": ("/somewhere/else", Path("/somewhere/else")),
     "CAMDOCK_CAPTURES_DIR": ("/somewhere/captures", Path("/somewhere/captures")),
     "CAMDOCK_CAPTURES_MAX_BYTES": ("1000000", 1_000_000),
@@ -285,6 +288,22 @@ def test_a_config_cannot_be_changed() -> None:
                 f"CAMDOCK_VISION_ENDPOINT={bad}: must be the name of a host without http",
             )
             for bad in ("https://eu-vision.googleapis.com", "http://a/path", "a:port", "http://", ":80")
+        ),
+        *(
+            (
+                {"CAMDOCK_ALLOWED_HOSTS": f"localhost,{bad}"},
+                f"CAMDOCK_ALLOWED_HOSTS=localhost,{bad}: {bad!r} is not how",
+            )
+            for bad in (
+                "http://cam.lan",
+                "cam.lan/",
+                "cam.lan:8000",
+                "[::1]:8000",
+                "fd00::5",
+                "cam.*",
+                "*cam.lan",
+                "a b",
+            )
         ),
     ],
 )
