@@ -10,13 +10,14 @@ import os
 import re
 import shlex
 import stat
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from dotenv import dotenv_values
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from camdock import tls
 from camdock.proxies import Network
@@ -27,6 +28,8 @@ LONGEST_LINE = 4096  # bytes of a token's file: what is longer is something else
 GOOD_ENOUGH = "8 or more printable ASCII characters without spaces"
 LONGEST_SHOWN = 300  # characters of a value that is refused: a path may be long
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]", "*.localhost")
+# Fields that say the same in two ways: the environment's way leaves nothing for the other one in `.env` to say.
+EITHER = (("source", "sources"), ("token", "token_file"), ("viewer_token", "viewer_token_file"))
 
 
 class ConfigInvalid(Exception):
@@ -38,6 +41,23 @@ class ConfigInvalid(Exception):
     def __init__(self, message: str, fields: Iterable[str] = ()) -> None:
         super().__init__(message)
         self.fields = frozenset(fields)
+
+
+class _Beneath(PydanticBaseSettingsSource):
+    """What `.env` says, without what the environment has said already in the other way."""
+
+    def __init__(self, settings_cls: type[BaseSettings], file: PydanticBaseSettingsSource) -> None:
+        super().__init__(settings_cls)
+        self._file = file
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """One field's value, as `.env` has it."""
+        return self._file.get_field_value(field, field_name)
+
+    def __call__(self) -> dict[str, Any]:
+        """All that it says, by field or variable."""
+        said = {name for pair in EITHER if not self.current_state.keys().isdisjoint(pair) for name in pair}
+        return {name: value for name, value in self._file().items() if name not in said}
 
 
 class Config(BaseSettings):
@@ -171,6 +191,18 @@ class Config(BaseSettings):
         description="true: CAMDOCK_LOG_LEVEL is debug where it is not set",
     )  # fmt: skip
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Where values come from, the strongest first."""
+        return init_settings, env_settings, _Beneath(settings_cls, dotenv_settings)
+
     @field_validator("allowed_hosts", mode="before")
     @classmethod
     def _names(cls, value: object) -> object:
@@ -254,10 +286,10 @@ class Config(BaseSettings):
 
     @model_validator(mode="after")
     def _whole(self) -> Config:
-        if "source" in self.model_fields_set and "sources" in self.model_fields_set:
-            raise ValueError("CAMDOCK_SOURCE and CAMDOCK_SOURCES are both set: give the one or the other")
-        if self.token is not None and self.token_file is not None:
-            raise ValueError("CAMDOCK_TOKEN and CAMDOCK_TOKEN_FILE are both set: give the one or the other")
+        for pair in EITHER:
+            if self.model_fields_set.issuperset(pair):
+                one, other = (name for field in pair for name in names_of(field))
+                raise ValueError(f"{one} and {other} are both set in {_place(one, other)}: give the one or the other")
         self._check_viewers()
         if (self.tls_cert is None) != (self.tls_key is None):
             lacking = "KEY" if self.tls_key is None else "CERT"
@@ -278,10 +310,6 @@ class Config(BaseSettings):
         return self
 
     def _check_viewers(self) -> None:
-        if self.viewer_token is not None and self.viewer_token_file is not None:
-            raise ValueError(
-                "CAMDOCK_VIEWER_TOKEN and CAMDOCK_VIEWER_TOKEN_FILE are both set: give the one or the other"
-            )
         if self.viewer_secret is None or self.auth == "off":
             return
         if self.secret is None:
@@ -441,6 +469,22 @@ def of_file() -> dict[str, str]:
         raise ConfigInvalid(f".env in {Path.cwd()} cannot be read: {error}") from None
 
 
+def _place(*names: str) -> str:
+    """Where these variables are set: in the environment, or in `.env`, from which the doctor takes them into it."""
+    try:
+        said = _given(of_file())
+    except ConfigInvalid:
+        said = {}
+    here = said | _given(os.environ)
+    is_file = all(name in said and said[name] == here[name] for name in names)
+    return f".env in {Path.cwd()}" if is_file else "the environment"
+
+
+def _given(variables: Mapping[str, str]) -> dict[str, str]:
+    """Those that are not empty, by their names in capitals."""
+    return {name.upper(): value for name, value in variables.items() if value}
+
+
 def read_config(*, file: bool = True) -> Config:
     """The configuration from the environment, then from `.env`; raises ConfigInvalid with one line per mistake.
 
@@ -450,7 +494,7 @@ def read_config(*, file: bool = True) -> Config:
     try:
         return Config(_env_file=_env_file() if file else None)
     except ValidationError as error:
-        is_set = {name.upper() for name, value in (*given.items(), *os.environ.items()) if value}
+        is_set = _given(given) | _given(os.environ)
         lines, fields = [], set()
         for mistake in error.errors():
             message = mistake["msg"].removeprefix("Value error, ")

@@ -88,11 +88,15 @@ def log_settings(level: str) -> dict[str, object]:
 def main(arguments: Sequence[str]) -> int:
     """Run the service; returns the exit status: 2 for a configuration that cannot be used, 3 for a port in use."""
     given = _parser().parse_args(arguments)
-    for name, value in (("SOURCE", given.source), ("HOST", given.host), ("PORT", given.port)):
+    for name, value, beside in (
+        ("CAMDOCK_SOURCE", given.source, "CAMDOCK_SOURCES"),
+        ("CAMDOCK_HOST", given.host, ""),
+        ("CAMDOCK_PORT", given.port, ""),
+    ):
         if value is not None:
-            os.environ[f"CAMDOCK_{name}"] = value
-    if given.source is not None:
-        os.environ.pop("CAMDOCK_SOURCES", None)
+            for said in [said for said in os.environ if said.upper() in (name, beside)]:  # in whichever letters
+                del os.environ[said]
+            os.environ[name] = value
     try:
         config = read_config()
     except ConfigInvalid as error:

@@ -174,6 +174,41 @@ def test_a_file_in_the_working_folder_counts_less_than_the_environment(
     assert given(monkeypatch, CAMDOCK_PORT="").port == 1234
 
 
+@pytest.mark.parametrize(
+    ("in_file", "in_environment", "wins"),
+    [
+        ("CAMDOCK_SOURCES=front=auto nest=auto", {"CAMDOCK_SOURCE": "v4l2:/nope"}, ["camera"]),
+        ("CAMDOCK_SOURCES=front=auto nest=auto", {"camdock_source": "v4l2:/nope"}, ["camera"]),
+        ("CAMDOCK_SOURCES=front=auto nest=auto", {"CAMDOCK_SOURCE": ""}, ["front", "nest"]),
+        ("camdock_source=auto", {"CAMDOCK_SOURCES": "nest=auto"}, ["nest"]),
+    ],
+)
+def test_a_way_to_name_cameras_counts_less_in_the_file_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, in_file: str, in_environment: dict[str, str], wins: list[str]
+) -> None:
+    (tmp_path / ".env").write_text(in_file + "\n")
+    assert list(given(monkeypatch, **in_environment).cameras) == wins
+
+
+def test_a_token_of_the_environment_leaves_nothing_for_the_file_to_say(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / ".env").write_text("CAMDOCK_TOKEN_FILE=/no/such\nCAMDOCK_VIEWER_TOKEN=from-the-file\n")
+    config = given(monkeypatch, CAMDOCK_TOKEN=TOKEN, CAMDOCK_VIEWER_TOKEN_FILE="viewers")
+    assert (config.secret, config.viewer_secret) == (SecretStr(TOKEN), SecretStr("for-viewers"))
+
+
+def test_both_ways_to_name_cameras_in_the_file_are_one_too_many_and_it_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / ".env").write_text("CAMDOCK_SOURCE=auto\nCAMDOCK_SOURCES=a=auto\n")
+    assert refused(monkeypatch).startswith(
+        f"CAMDOCK_SOURCE and CAMDOCK_SOURCES are both set in .env in {tmp_path}: give the one"
+    )
+    both = refused(monkeypatch, CAMDOCK_SOURCE="synthetic:", CAMDOCK_SOURCES="b=auto")
+    assert "are both set in the environment" in both
+
+
 def test_a_file_in_the_working_folder_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / ".env").write_bytes(b"CAMDOCK_PORT=\xff\xfe\n")
     with pytest.raises(ConfigInvalid, match=r"^\.env in .* cannot be read"):
@@ -280,7 +315,7 @@ def test_a_config_cannot_be_changed() -> None:
         ({"CAMDOCK_SOURCES": "synthetic:"}, "CAMDOCK_SOURCES: 'synthetic:' is not NAME=SOURCE"),
         (
             {"CAMDOCK_SOURCE": "auto", "CAMDOCK_SOURCES": "a=auto"},
-            "CAMDOCK_SOURCE and CAMDOCK_SOURCES are both set",
+            "CAMDOCK_SOURCE and CAMDOCK_SOURCES are both set in the environment: give the one or the other",
         ),
         *(
             (
@@ -455,7 +490,9 @@ def test_a_token_file_that_may_not_be_read_says_by_whom(monkeypatch: pytest.Monk
 
 def test_a_token_and_a_file_of_it_are_one_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
     message = refused(monkeypatch, CAMDOCK_TOKEN=TOKEN, CAMDOCK_TOKEN_FILE="token")
-    assert message == "CAMDOCK_TOKEN and CAMDOCK_TOKEN_FILE are both set: give the one or the other"
+    assert message == (
+        "CAMDOCK_TOKEN and CAMDOCK_TOKEN_FILE are both set in the environment: give the one or the other"
+    )
 
 
 def test_a_token_file_is_told_beside_every_other_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
