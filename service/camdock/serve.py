@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ctypes
+import errno
 import gc
 import logging
 import logging.config
@@ -23,6 +24,7 @@ from camdock.config import Config, ConfigInvalid, read_config
 
 EXIT_CONFIG = 2
 EXIT_PORT = 3
+_NOT_OURS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # the second: IPv6, where the kernel has none
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
@@ -50,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _listen(config: Config) -> socket.socket:
-    """A listening socket; raises OSError."""
+    """A listening socket; raises OSError, or UnicodeError for what cannot be a name."""
     host = config.host.strip("[]")
     family, kind, protocol, _, address = socket.getaddrinfo(
         host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -64,6 +66,34 @@ def _listen(config: Config) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+def _in_address(host: str) -> str:
+    """The host as it stands in an address: one of IPv6 in brackets."""
+    host = host.strip("[]")
+    return f"[{host}]" if ":" in host else host
+
+
+def _address(config: Config, port: int) -> str:
+    """Where a browser on this machine finds the service."""
+    is_any = config.host.strip("[]") in ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
+    return f"{'https' if config.tls_cert else 'http'}://{'127.0.0.1' if is_any else _in_address(config.host)}:{port}"
+
+
+def _no_listener(config: Config, error: OSError | UnicodeError) -> str:
+    """Why nothing listens, and what to do."""
+    reason, number = getattr(error, "strerror", None) or str(error), getattr(error, "errno", None)
+    hint = ""
+    if number == errno.EADDRINUSE:
+        hint = (
+            f"Is another program there (`ss -ltnp 'sport = :{config.port}'`)? Take another port: "
+            f"CAMDOCK_PORT={config.port + 1 if config.port < 65535 else 8000}."
+        )
+    elif number == errno.EACCES and config.port < 1024:
+        hint = "Ports below 1024 need a right (CAP_NET_BIND_SERVICE); take CAMDOCK_PORT=8000."
+    elif number in _NOT_OURS or isinstance(error, socket.gaierror | UnicodeError):
+        hint = f"CAMDOCK_HOST={config.host} is no address of this machine: 127.0.0.1, 0.0.0.0 or one of its own."
+    return f"cannot listen on {_in_address(config.host)}:{config.port}: {reason}" + (hint and f"\n  {hint}")
 
 
 def log_settings(level: str) -> dict[str, object]:
@@ -86,7 +116,7 @@ def log_settings(level: str) -> dict[str, object]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the service; returns the exit status: 2 for a configuration that cannot be used, 3 for a port in use."""
+    """Run the service; returns the exit status: 2 for a configuration that cannot be used, 3 where none may listen."""
     given = _parser().parse_args(arguments)
     for name, value, beside in (
         ("CAMDOCK_SOURCE", given.source, "CAMDOCK_SOURCES"),
@@ -104,13 +134,8 @@ def main(arguments: Sequence[str]) -> int:
         return EXIT_CONFIG
     try:
         listener = _listen(config)
-    except OSError as error:
-        print(
-            f"camdock: cannot listen on {config.host}:{config.port}: {error.strerror}\n"
-            f"  Is another program there (`ss -ltnp 'sport = :{config.port}'`)? Take another port: "
-            f"CAMDOCK_PORT={config.port + 1 if config.port < 65535 else 8000}.",
-            file=sys.stderr,
-        )
+    except (OSError, UnicodeError) as error:
+        print(f"camdock: {_no_listener(config, error)}", file=sys.stderr)
         return EXIT_PORT
     return _serve(config, listener)
 
@@ -150,10 +175,8 @@ def _serve(config: Config, listener: socket.socket) -> int:
         lambda: summary(app.state.cameras.values()),
     )
     port = listener.getsockname()[1]
-    shown = "127.0.0.1" if config.host in ("0.0.0.0", "::") else config.host  # noqa: S104 - compared, not bound
     log = logging.getLogger("camdock")
-    scheme = "https" if config.tls_cert else "http"
-    log.info("camdock %s on %s://%s:%d", camdock.__version__, scheme, shown, port)
+    log.info("camdock %s on %s", camdock.__version__, _address(config, port))
     if not config.is_loopback and config.auth == "off":
         log.warning("CAMDOCK_AUTH=off: everybody who reaches this port may look and touch")
     for remark in config.remarks:
