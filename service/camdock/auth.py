@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from camdock.attempts import Attempts, refusal
-from camdock.config import Config
+from camdock.config import LOOPBACK_NAMES, Config
 from camdock.credentials import Credentials, Proof, Role, tokens_in
 from camdock.digest import REALM
 from camdock.origins import SAFE_METHODS, is_foreign
@@ -29,6 +29,7 @@ PUBLIC = frozenset(
     | {"/api/v1/health", "/api/v1/health/"}  # the table camera's, which tells no reasons
 )
 PUBLIC_BELOW = ("/web/",)
+MOST_SHOWN = 3  # names that are answered, to whoever asks for another
 _PARAMETER = re.compile(r"([?&;])([^?=&;\s]{0,64})=[^&;\s]*")  # a name ends: nothing is read twice
 # Pictures may be shown by any website, which cannot read them; whatever else is ours stays among ourselves.
 _PICTURES = (b"image/", b"multipart/x-mixed-replace")
@@ -82,7 +83,7 @@ class Gate:
                 "host_unknown",
                 "This name is not served",
                 f"the Host header says {host[:100]!r}",
-                "open http://localhost or http://127.0.0.1, or list the name in CAMDOCK_ALLOWED_HOSTS",
+                self._open_instead(scope, host),
             )
         method = scope.get("method", "GET")
         is_change = method not in SAFE_METHODS
@@ -138,6 +139,21 @@ class Gate:
             pattern in ("*", name) or (pattern.startswith("*.") and name.endswith(pattern[1:]))
             for pattern in self._hosts
         )
+
+    def _open_instead(self, scope: Scope, host: str) -> str:
+        """What to do: addresses that are answered, at the port that was asked; at ours, where only it can be meant."""
+        asked = re.search(r":\d{1,5}$", host)
+        here = scope.get("server")
+        scheme = "https" if scope.get("scheme") in ("https", "wss") else "http"
+        names = []
+        for name in self._hosts:
+            if name.startswith("*") or (":" in name and not name.startswith("[")):
+                continue
+            ours = f":{here[1]}" if here and here[1] and name in LOOPBACK_NAMES else ""
+            names.append(f"{scheme}://{name}{asked[0] if asked else ours}")
+        shown = list(dict.fromkeys(names))[:MOST_SHOWN]
+        shown = shown or [f"a name like {name}" for name in self._hosts[:MOST_SHOWN]]
+        return f"open {' or '.join(shown)}, or add the name to CAMDOCK_ALLOWED_HOSTS"
 
     @staticmethod
     def _is_public(scope: Scope) -> bool:

@@ -351,7 +351,7 @@ class Captures:
                     self._delete(name)
                     deleted += 1
         except StorageFailed as error:
-            log.warning("captures are not pruned: %s", error.message)
+            log.warning("captures are not pruned: %s -- %s", error.message, error.hint)
         if deleted:
             log.info("%d captures deleted: above CAMDOCK_CAPTURES_MAX_BYTES or _MAX_AGE_DAYS", deleted)
         return deleted
@@ -375,7 +375,7 @@ class Captures:
         except FileNotFoundError:
             return 0
         except OSError as error:
-            log.warning("%s", self._storage_error(error).message)
+            self._warn(error)
             return 0
         claimed = {name for entry in entries if NAME.fullmatch(name := entry.removesuffix(SIDECAR)) and name != entry}
         unclaimed = {match[1] for entry in entries if (match := _TEMPORARY.fullmatch(entry))} - claimed
@@ -385,10 +385,14 @@ class Captures:
             except (FileExistsError, FileNotFoundError, BlockingIOError):
                 pass  # somebody has just begun to write it, has removed it, or is about it
             except OSError as error:
-                log.warning("%s", self._storage_error(error).message)
+                self._warn(error)
         if swept:
             log.info("%d files of captures that were never finished are removed", swept)
         return swept
+
+    def _warn(self, error: OSError) -> None:
+        refused = self._storage_error(error)
+        log.warning("captures: %s -- %s", refused.message, refused.hint)
 
     def _sweep_one(self, name: str, *, is_claimed: bool) -> int:
         """Remove what is left of one capture, holding its claim as a writer does, until it is gone; returns how many.

@@ -9,13 +9,15 @@ import ipaddress
 import os
 import re
 import shlex
-from collections.abc import Collection, Iterable, Iterator
+import stat
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from dotenv import dotenv_values
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from camdock import tls
 from camdock.proxies import Network
@@ -26,6 +28,8 @@ LONGEST_LINE = 4096  # bytes of a token's file: what is longer is something else
 GOOD_ENOUGH = "8 or more printable ASCII characters without spaces"
 LONGEST_SHOWN = 300  # characters of a value that is refused: a path may be long
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]", "*.localhost")
+# Fields that say the same in two ways: the environment's way leaves nothing for the other one in `.env` to say.
+EITHER = (("source", "sources"), ("token", "token_file"), ("viewer_token", "viewer_token_file"))
 
 
 class ConfigInvalid(Exception):
@@ -37,6 +41,23 @@ class ConfigInvalid(Exception):
     def __init__(self, message: str, fields: Iterable[str] = ()) -> None:
         super().__init__(message)
         self.fields = frozenset(fields)
+
+
+class _Beneath(PydanticBaseSettingsSource):
+    """What `.env` says, without what the environment has said already in the other way."""
+
+    def __init__(self, settings_cls: type[BaseSettings], file: PydanticBaseSettingsSource) -> None:
+        super().__init__(settings_cls)
+        self._file = file
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """One field's value, as `.env` has it."""
+        return self._file.get_field_value(field, field_name)
+
+    def __call__(self) -> dict[str, Any]:
+        """All that it says, by field or variable."""
+        said = {name for pair in EITHER if not self.current_state.keys().isdisjoint(pair) for name in pair}
+        return {name: value for name, value in self._file().items() if name not in said}
 
 
 class Config(BaseSettings):
@@ -75,8 +96,8 @@ class Config(BaseSettings):
     login_days: float = Field(30.0, gt=0, le=400, description="days that a browser stays logged in")
     auth: Literal["on", "off"] = Field("on", description="off: everybody who reaches the port may look and touch")
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="names in the Host header that are answered, with commas between, `*.` for all below, `*` for "
-        "any; on loopback the loopback names, elsewhere any",
+        (), description="names in the Host header that are answered, and no others, with commas between, `*.` for all "
+        "below, `*` for any; without it on loopback the loopback names, elsewhere any",
         examples=["camera.example.org,localhost"],
     )  # fmt: skip
     trusted_proxies: Annotated[tuple[Network, ...], NoDecode] = Field(
@@ -153,7 +174,7 @@ class Config(BaseSettings):
         "off", description="on: POST /images/annotate may send pictures to Google Cloud Vision"
     )
     vision_endpoint: str = Field(
-        "", pattern=r"^(?:http://)?[A-Za-z0-9.-]+(?::\d+)?$|^$",
+        "",
         description="another host than Google's own, `http://` and a port for one without TLS and credentials",
         examples=["eu-vision.googleapis.com"],
     )  # fmt: skip
@@ -170,10 +191,31 @@ class Config(BaseSettings):
         description="true: CAMDOCK_LOG_LEVEL is debug where it is not set",
     )  # fmt: skip
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Where values come from, the strongest first."""
+        return init_settings, env_settings, _Beneath(settings_cls, dotenv_settings)
+
     @field_validator("allowed_hosts", mode="before")
     @classmethod
-    def _split(cls, value: object) -> object:
-        return _parts(value) if isinstance(value, str) else value
+    def _names(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        names = tuple(filter(None, (part.strip().lower() for part in value.split(","))))
+        for name in names:
+            if not re.fullmatch(r"\*|(\*\.)?[^\s/:*@\[\]]+|\[[0-9a-f:.]+\]", name):
+                raise ValueError(
+                    f"{name!r} is not how a host is named here: camera.example.org, *.example.org, 192.168.1.5 or "
+                    "[fd00::5], without http:// and path, and without a port: every port is answered"
+                )
+        return names
 
     @field_validator("trusted_proxies", mode="before")
     @classmethod
@@ -193,6 +235,16 @@ class Config(BaseSettings):
             if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s?#@]+", origin):
                 raise ValueError(f"{origin!r} is no origin; http://localhost:5173 would be one, without a path")
         return origins
+
+    @field_validator("vision_endpoint")
+    @classmethod
+    def _host(cls, value: str) -> str:
+        if value and not re.fullmatch(r"(?:http://)?[A-Za-z0-9.-]+(?::[0-9]+)?", value):
+            raise ValueError(
+                "must be the name of a host without https:// and path, like eu-vision.googleapis.com, or "
+                "http://HOST:PORT for one without TLS and credentials"
+            )
+        return value
 
     @field_validator("image_format", mode="before")
     @classmethod
@@ -234,10 +286,10 @@ class Config(BaseSettings):
 
     @model_validator(mode="after")
     def _whole(self) -> Config:
-        if "source" in self.model_fields_set and "sources" in self.model_fields_set:
-            raise ValueError("CAMDOCK_SOURCE and CAMDOCK_SOURCES are both set: give the one or the other")
-        if self.token is not None and self.token_file is not None:
-            raise ValueError("CAMDOCK_TOKEN and CAMDOCK_TOKEN_FILE are both set: give the one or the other")
+        for pair in EITHER:
+            if self.model_fields_set.issuperset(pair):
+                one, other = (name for field in pair for name in names_of(field))
+                raise ValueError(f"{one} and {other} are both set in {_place(one, other)}: give the one or the other")
         self._check_viewers()
         if (self.tls_cert is None) != (self.tls_key is None):
             lacking = "KEY" if self.tls_key is None else "CERT"
@@ -258,10 +310,6 @@ class Config(BaseSettings):
         return self
 
     def _check_viewers(self) -> None:
-        if self.viewer_token is not None and self.viewer_token_file is not None:
-            raise ValueError(
-                "CAMDOCK_VIEWER_TOKEN and CAMDOCK_VIEWER_TOKEN_FILE are both set: give the one or the other"
-            )
         if self.viewer_secret is None or self.auth == "off":
             return
         if self.secret is None:
@@ -362,22 +410,27 @@ def _token_in(path: str) -> str:
     """The token in the first line of a file. Raises ValueError: what is wrong, what to do, nothing of the content."""
     name, user = shlex.quote(path) if _is_path(path) else "FILE", os.geteuid()
     make = f"`umask 077; openssl rand -hex 16 > {name}` makes a good one, for the service's user ({user}) alone to read"
+    # What is there may be anything: no command that would write over it.
+    instead = "name another file, with a token in its first line: `openssl rand -hex 16` prints one"
     try:
         with Path(path).open("rb") as file:
             line = file.readline(LONGEST_LINE)
+            is_empty = stat.S_ISREG(os.fstat(file.fileno()).st_mode) and not (line.strip() or file.read(1))
     except FileNotFoundError:
         raise ValueError(f"there is no such file; {make}") from None
     except PermissionError:
         raise ValueError(
             f"the service's user ({user}) may not read it, or not enter its folder: `chown {user} {name}`"
         ) from None
-    except (OSError, ValueError) as error:  # a folder; a name with a null in it
-        raise ValueError(f"cannot be read: {getattr(error, 'strerror', None) or error}; name a file; {make}") from None
+    except IsADirectoryError:
+        raise ValueError("is a folder; name a file in it whose first line is the token") from None
+    except (OSError, ValueError) as error:  # a name with a null in it
+        raise ValueError(f"cannot be read: {getattr(error, 'strerror', None) or error}; name another file") from None
     token = line.strip().decode("latin-1")
     if not token:
-        raise ValueError(f"its first line is empty; {make}")
+        raise ValueError(f"is empty; {make}" if is_empty else f"its first line is empty; {instead}")
     if len(line) == LONGEST_LINE or not _is_token(token):
-        raise ValueError(f"its first line needs {GOOD_ENOUGH}; {make}")
+        raise ValueError(f"its first line is no token ({GOOD_ENOUGH}); {instead}")
     return token
 
 
@@ -400,6 +453,12 @@ def names_of(field: str) -> tuple[str, ...]:
     return tuple(map(str, alias.choices)) if isinstance(alias, AliasChoices) else (f"CAMDOCK_{field.upper()}",)
 
 
+def values_of(field: str) -> tuple[str, ...]:
+    """What a field may be, where only certain words will do; else nothing."""
+    annotation = Config.model_fields[field].annotation
+    return get_args(annotation) if get_origin(annotation) is Literal else ()
+
+
 def of_file() -> dict[str, str]:
     """What `.env` sets, by the names as they stand there. Raises ConfigInvalid where it cannot be read."""
     if (path := _env_file()) is None:
@@ -408,6 +467,22 @@ def of_file() -> dict[str, str]:
         return {name: value or "" for name, value in dotenv_values(path, encoding="utf-8").items()}
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigInvalid(f".env in {Path.cwd()} cannot be read: {error}") from None
+
+
+def _place(*names: str) -> str:
+    """Where these variables are set: in the environment, or in `.env`, from which the doctor takes them into it."""
+    try:
+        said = _given(of_file())
+    except ConfigInvalid:
+        said = {}
+    here = said | _given(os.environ)
+    is_file = all(name in said and said[name] == here[name] for name in names)
+    return f".env in {Path.cwd()}" if is_file else "the environment"
+
+
+def _given(variables: Mapping[str, str]) -> dict[str, str]:
+    """Those that are not empty, by their names in capitals."""
+    return {name.upper(): value for name, value in variables.items() if value}
 
 
 def read_config(*, file: bool = True) -> Config:
@@ -419,7 +494,7 @@ def read_config(*, file: bool = True) -> Config:
     try:
         return Config(_env_file=_env_file() if file else None)
     except ValidationError as error:
-        is_set = {name.upper() for name, value in (*given.items(), *os.environ.items()) if value}
+        is_set = _given(given) | _given(os.environ)
         lines, fields = [], set()
         for mistake in error.errors():
             message = mistake["msg"].removeprefix("Value error, ")
@@ -451,5 +526,5 @@ def _shown(field: str, is_set: Collection[str], value: object) -> str:
 def variables() -> Iterator[tuple[str, str, str]]:
     """(name, default, what it says) of every variable, for --help and for the test that guards the README."""
     for name, field in Config.model_fields.items():
-        default = "" if field.default in (None, ()) else str(field.default)
+        default = "" if field.default is False or field.default in (None, ()) else str(field.default)
         yield f"CAMDOCK_{name.upper()}", default, field.description or ""

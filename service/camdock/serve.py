@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ctypes
+import errno
 import gc
 import logging
 import logging.config
@@ -19,43 +20,28 @@ import sys
 from collections.abc import Sequence
 
 import camdock
-from camdock.config import Config, ConfigInvalid, read_config, variables
-from camdock.source import KINDS
+from camdock.config import Config, ConfigInvalid, read_config
 
 EXIT_CONFIG = 2
 EXIT_PORT = 3
+_NOT_OURS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # the second: IPv6, where the kernel has none
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
-def _epilog() -> str:
-    lines = ["sources (CAMDOCK_SOURCE=..., or the argument):"]
-    for kind in KINDS.values():
-        lines += [f"  {kind.example}", f"      {kind.help}"]
-        shown = [name for name, option in kind.options.items() if not option.help.startswith("fault")]
-        lines += [f"      options: {', '.join(shown)}"]
-    lines += ["", "environment:"]
-    for name, default, text in variables():
-        lines += [f"  {name}" + (f"  (default {default})" if default else ""), f"      {text}"]
-    lines += [
-        "",
-        "examples:",
-        "  camdock                                  the first camera of this machine, on http://127.0.0.1:8000",
-        "  camdock 'v4l2:/dev/video0?size=1280x720'  a certain camera (quoted: & and ? mean something to a shell)",
-        "  CAMDOCK_SOURCES='front=v4l2:0 nest=synthetic:' camdock     two cameras",
-        "  CAMDOCK_TOKEN=$(openssl rand -hex 16) camdock --host 0.0.0.0      for the network, with a token",
-        "",
-        "camdock abi --help: judge compiled modules by NumPy's ABI, without loading any of them",
-        "camdock doctor: what is wrong on this machine, in words, and the command that mends it",
-        "camdock seal --help: judge them once, where an image is built, and not again at every start",
-    ]
-    return "\n".join(lines)
+class _Parser(argparse.ArgumentParser):
+    """Makes the long part of `--help` for whoever asks for it, not at every start."""
+
+    def format_help(self) -> str:
+        from camdock.usage import epilog
+
+        self.epilog = epilog()
+        return super().format_help()
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="camdock",
         description="Serve cameras as pictures over HTTP. A driver that hangs costs pictures, never the service.",
-        epilog=_epilog(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("source", nargs="?", help="where the pictures come from; wins over CAMDOCK_SOURCE")
@@ -66,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _listen(config: Config) -> socket.socket:
-    """A listening socket; raises OSError."""
+    """A listening socket; raises OSError, or UnicodeError for what cannot be a name."""
     host = config.host.strip("[]")
     family, kind, protocol, _, address = socket.getaddrinfo(
         host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -80,6 +66,34 @@ def _listen(config: Config) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+def _in_address(host: str) -> str:
+    """The host as it stands in an address: one of IPv6 in brackets."""
+    host = host.strip("[]")
+    return f"[{host}]" if ":" in host else host
+
+
+def _address(config: Config, port: int) -> str:
+    """Where a browser on this machine finds the service."""
+    is_any = config.host.strip("[]") in ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
+    return f"{'https' if config.tls_cert else 'http'}://{'127.0.0.1' if is_any else _in_address(config.host)}:{port}"
+
+
+def _no_listener(config: Config, error: OSError | UnicodeError) -> str:
+    """Why nothing listens, and what to do."""
+    reason, number = getattr(error, "strerror", None) or str(error), getattr(error, "errno", None)
+    hint = ""
+    if number == errno.EADDRINUSE:
+        hint = (
+            f"Is another program there (`ss -ltnp 'sport = :{config.port}'`)? Take another port: "
+            f"CAMDOCK_PORT={config.port + 1 if config.port < 65535 else 8000}."
+        )
+    elif number == errno.EACCES and config.port < 1024:
+        hint = "Ports below 1024 need a right (CAP_NET_BIND_SERVICE); take CAMDOCK_PORT=8000."
+    elif number in _NOT_OURS or isinstance(error, socket.gaierror | UnicodeError):
+        hint = f"CAMDOCK_HOST={config.host} is no address of this machine: 127.0.0.1, 0.0.0.0 or one of its own."
+    return f"cannot listen on {_in_address(config.host)}:{config.port}: {reason}" + (hint and f"\n  {hint}")
 
 
 def log_settings(level: str) -> dict[str, object]:
@@ -102,13 +116,17 @@ def log_settings(level: str) -> dict[str, object]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the service; returns the exit status: 2 for a configuration that cannot be used, 3 for a port in use."""
+    """Run the service; returns the exit status: 2 for a configuration that cannot be used, 3 where none may listen."""
     given = _parser().parse_args(arguments)
-    for name, value in (("SOURCE", given.source), ("HOST", given.host), ("PORT", given.port)):
+    for name, value, beside in (
+        ("CAMDOCK_SOURCE", given.source, "CAMDOCK_SOURCES"),
+        ("CAMDOCK_HOST", given.host, ""),
+        ("CAMDOCK_PORT", given.port, ""),
+    ):
         if value is not None:
-            os.environ[f"CAMDOCK_{name}"] = value
-    if given.source is not None:
-        os.environ.pop("CAMDOCK_SOURCES", None)
+            for said in [said for said in os.environ if said.upper() in (name, beside)]:  # in whichever letters
+                del os.environ[said]
+            os.environ[name] = value
     try:
         config = read_config()
     except ConfigInvalid as error:
@@ -116,13 +134,8 @@ def main(arguments: Sequence[str]) -> int:
         return EXIT_CONFIG
     try:
         listener = _listen(config)
-    except OSError as error:
-        print(
-            f"camdock: cannot listen on {config.host}:{config.port}: {error.strerror}\n"
-            f"  Is another program there (`ss -ltnp 'sport = :{config.port}'`)? Take another port: "
-            f"CAMDOCK_PORT={config.port + 1 if config.port < 65535 else 8000}.",
-            file=sys.stderr,
-        )
+    except (OSError, UnicodeError) as error:
+        print(f"camdock: {_no_listener(config, error)}", file=sys.stderr)
         return EXIT_PORT
     return _serve(config, listener)
 
@@ -162,10 +175,8 @@ def _serve(config: Config, listener: socket.socket) -> int:
         lambda: summary(app.state.cameras.values()),
     )
     port = listener.getsockname()[1]
-    shown = "127.0.0.1" if config.host in ("0.0.0.0", "::") else config.host  # noqa: S104 - compared, not bound
     log = logging.getLogger("camdock")
-    scheme = "https" if config.tls_cert else "http"
-    log.info("camdock %s on %s://%s:%d", camdock.__version__, scheme, shown, port)
+    log.info("camdock %s on %s", camdock.__version__, _address(config, port))
     if not config.is_loopback and config.auth == "off":
         log.warning("CAMDOCK_AUTH=off: everybody who reaches this port may look and touch")
     for remark in config.remarks:

@@ -35,7 +35,11 @@ def _size(text: str) -> tuple[int, int]:
     return width, height
 
 
-def _number(low: float, high: float, unit: str) -> Callable[[str], float]:
+# What reads an option's text, and in words what it takes.
+Reader = tuple[Callable[[str], Any], str]
+
+
+def _number(low: float, high: float, unit: str) -> Reader:
     def parse(text: str) -> float:
         try:
             value = float(text)
@@ -45,33 +49,36 @@ def _number(low: float, high: float, unit: str) -> Callable[[str], float]:
             raise ValueError(f"must be from {low:g} to {high:g} {unit}")
         return value
 
-    return parse
+    return parse, f"{low:g} to {high:g}"
 
 
-def _whole(low: int, high: int, unit: str) -> Callable[[str], int]:
+def _whole(low: int, high: int, unit: str) -> Reader:
     def parse(text: str) -> int:
         if not re.fullmatch(r"\d{1,12}", text) or not low <= int(text) <= high:
             raise ValueError(f"must be a whole number from {low} to {high} ({unit})")
         return int(text)
 
-    return parse
+    return parse, f"{low} to {high}"
 
 
-def _one_of(*names: str) -> Callable[[str], str]:
+def _one_of(*names: str) -> Reader:
     def parse(text: str) -> str:
         for name in names:
             if name.lower() == text.lower():
                 return name
         raise ValueError("must be one of " + ", ".join(names))
 
-    return parse
+    return parse, ", ".join(names)
+
+
+_DIOPTRES = _number(0, 32, "dioptres")
 
 
 def _focus(text: str) -> str | float:
     if text in ("once", "continuous"):
         return text
     try:
-        return _number(0, 32, "dioptres")(text)
+        return float(_DIOPTRES[0](text))
     except ValueError:
         raise ValueError("must be once, continuous, or dioptres from 0 (infinity) to 32") from None
 
@@ -90,12 +97,25 @@ def _text(text: str) -> str:
     return text
 
 
+_SWITCH: Reader = _yes, "1 or 0"
+_WORDS: Reader = _text, ""
+
+
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One option of a source: how its text is read, and what `--help` says of it."""
+    """One option of a source: how its text is read, and what `--help` says of it.
+
+    values  what it may be, in words; empty where the help says it
+    """
 
     parse: Callable[[str], Any]
+    values: str
     help: str
+
+    @property
+    def is_fault(self) -> bool:
+        """Whether it spoils something, to try the service with."""
+        return self.help.startswith("fault: ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,20 +131,26 @@ class Kind:
     extra: str = ""  # the extra of pyproject.toml that installs its library
 
 
-_SIZE = Option(_size, "width x height in pixels, e.g. 1280x720; the nearest that the camera offers is taken")
-_FPS = Option(_number(0.01, 1000, "frames per second"), "frames per second")
-_QUALITY = Option(_whole(1, 100, "JPEG quality"), "JPEG quality for pictures that the camera does not encode; 80")
-_EXPOSURE = Option(_whole(1, 3_600_000_000, "microseconds"), "exposure time in microseconds; turns auto exposure off")
-_GAIN = Option(_number(0, 10_000, "times"), "gain as a linear factor, 1.0 = none")
+_SIZE = Option(
+    _size,
+    f"16 to {LARGEST_SIDE} each",
+    "width x height in pixels, e.g. 1280x720; the nearest that the camera offers is taken",
+)
+_FPS = Option(*_number(0.01, 1000, "frames per second"), "frames per second")
+_QUALITY = Option(
+    *_whole(1, 100, "JPEG quality"), "JPEG quality for pictures that the camera does not encode; without it 80"
+)
+_EXPOSURE = Option(*_whole(1, 3_600_000_000, "microseconds"), "exposure time in microseconds; turns auto exposure off")
+_GAIN = Option(*_number(0, 10_000, "times"), "gain as a linear factor, 1.0 = none")
 _SETTLE = Option(
-    _whole(0, 1000, "pictures"),
+    *_whole(0, 1000, "pictures"),
     "pictures thrown away before a still, when the camera was just opened or its settings were just changed",
 )
-_AFTER = Option(_whole(1, 10**9, "frames"), "")
+_AFTER = _whole(1, 10**9, "frames")
 
 
 def _after(what: str) -> Option:
-    return Option(_AFTER.parse, f"fault: after so many frames {what}")
+    return Option(*_AFTER, f"fault: after so many frames: {what}")
 
 
 _IMAGING = ("numpy", "simplejpeg", "PIL")  # what imaging and lettering import: where the device gives pixels
@@ -146,12 +172,12 @@ KINDS: dict[str, Kind] = {
             "size": _SIZE,
             "fps": _FPS,
             "format": Option(
-                _one_of("JPEG", "YUV420", "RGB"),
+                *_one_of("JPEG", "YUV420", "RGB"),
                 "what the make-believe camera delivers; without it JPEG, for stills pixels",
             ),
             "quality": _QUALITY,
             "settle_frames": _SETTLE,
-            "label": Option(_text, "a line of text on the card"),
+            "label": Option(*_WORDS, "a line of text on the card"),
             "hang_after": _after("it hangs for ever: SIGTERM blocked, GIL held"),
             "crash_after": _after("SIGSEGV"),
             "half_frame_after": _after("half a frame, then the process ends"),
@@ -161,23 +187,23 @@ KINDS: dict[str, Kind] = {
             "stop_after": _after("SIGSTOP"),
             "kill_after": _after("SIGKILL"),
             "in_flight": Option(
-                _whole(0, 100, "pictures"),
+                *_whole(0, 100, "pictures"),
                 "fault: settings show so many pictures late; the exposure of each is drawn in below its bars",
             ),
             "remembers": Option(
-                _text, "a file that keeps its settings over its processes, as V4L2 devices keep theirs"
+                *_WORDS, "a file that keeps its settings over its processes, as V4L2 devices keep theirs"
             ),
-            "hang_still": Option(_yes, "fault: a still hangs for ever"),
-            "crash_still": Option(_yes, "fault: a still ends in SIGSEGV"),
-            "error_still": Option(_yes, "fault: a still ends in an orderly error"),
-            "hang_open": Option(_yes, "fault: opening hangs for ever"),
-            "busy": Option(_yes, "fault: another process holds it"),
-            "denied": Option(_yes, "fault: no permission"),
-            "gone": Option(_text, "fault: unplugged while this file exists"),
-            "spawn": Option(_yes, "fault: starts a child process, as some drivers do"),
-            "chatter": Option(_yes, "fault: floods its log"),
-            "block_on": Option(_text, "fault: a read of this file blocks in the kernel, behind the first picture"),
-            "block_after": Option(_whole(0, 10**9, "frames"), "fault: block_on= blocks behind so many frames instead"),
+            "hang_still": Option(*_SWITCH, "fault: a still hangs for ever"),
+            "crash_still": Option(*_SWITCH, "fault: a still ends in SIGSEGV"),
+            "error_still": Option(*_SWITCH, "fault: a still ends in an orderly error"),
+            "hang_open": Option(*_SWITCH, "fault: opening hangs for ever"),
+            "busy": Option(*_SWITCH, "fault: another process holds it"),
+            "denied": Option(*_SWITCH, "fault: no permission"),
+            "gone": Option(*_WORDS, "fault: unplugged while this file exists"),
+            "spawn": Option(*_SWITCH, "fault: starts a child process, as some drivers do"),
+            "chatter": Option(*_SWITCH, "fault: floods its log"),
+            "block_on": Option(*_WORDS, "fault: a read of this file blocks in the kernel, behind the first picture"),
+            "block_after": Option(*_whole(0, 10**9, "frames"), "fault: block_on= blocks behind so many frames instead"),
         },
         _IMAGING,
         needs_target=False,
@@ -190,7 +216,7 @@ KINDS: dict[str, Kind] = {
             "size": _SIZE,
             "fps": _FPS,
             "format": Option(
-                _one_of("MJPG", "JPEG", "YUYV", "UYVY", "NV12", "YU12", "YV12", "GREY", "RGB3", "BGR3"),
+                *_one_of("MJPG", "JPEG", "YUYV", "UYVY", "NV12", "YU12", "YV12", "GREY", "RGB3", "BGR3"),
                 "pixel format; without it MJPG where the camera has it, else the best other",
             ),
             "quality": _QUALITY,
@@ -210,7 +236,9 @@ KINDS: dict[str, Kind] = {
             "fps": _FPS,
             "quality": _QUALITY,
             "settle_frames": _SETTLE,
-            "backend": Option(_one_of("auto", "v4l2", "ffmpeg", "gstreamer"), "OpenCV's video back end; auto"),
+            "backend": Option(
+                *_one_of("auto", "v4l2", "ffmpeg", "gstreamer"), "OpenCV's video back end; without it auto"
+            ),
         },
         ("cv2", *_IMAGING),
         extra="opencv",
@@ -220,9 +248,9 @@ KINDS: dict[str, Kind] = {
         "an MJPEG address elsewhere, passed on without decoding; another Camdock included",
         "an http:// or https:// address",
         {
-            "fps": Option(_FPS.parse, "take at most so many pictures per second"),
+            "fps": Option(_FPS.parse, _FPS.values, "take at most so many pictures per second"),
             "settle_frames": _SETTLE,
-            "token": Option(_text, "sent as `Authorization: Bearer`"),
+            "token": Option(*_WORDS, "sent as `Authorization: Bearer`"),
         },
         ("requests", "urllib3"),  # its pictures are passed on as they come: no NumPy
         extra="relay",
@@ -232,13 +260,15 @@ KINDS: dict[str, Kind] = {
         "a PixeLINK camera, the first one or by its serial number; without one, or without the SDK, a test card",
         "a serial number",
         {
-            "size": Option(_size, "size of the region of interest in its middle; without it as the camera has it"),
+            "size": Option(
+                _size, _SIZE.values, "size of the region of interest in its middle; without it as the camera has it"
+            ),
             "fps": _FPS,
             "quality": _QUALITY,
             "exposure_us": _EXPOSURE,
             "gain": _GAIN,
             "settle_frames": _SETTLE,
-            "simulate": Option(_yes, "0: no test card, but the error; 1"),
+            "simulate": Option(*_SWITCH, "whether a test card stands in for it, or the error is told; without it 1"),
         },
         ("pixelinkWrapper", *_IMAGING),
         needs_target=False,
@@ -252,23 +282,25 @@ KINDS: dict[str, Kind] = {
             "size": _SIZE,
             "fps": _FPS,
             "format": Option(
-                _one_of("YUV420", "RGB888"), "what the camera's processor gives; YUV420, which costs least"
+                *_one_of("YUV420", "RGB888"), "what the camera's processor gives; without it YUV420, which costs least"
             ),
             "encoder": Option(
-                _one_of("auto", "software", "hardware"),
-                "who makes the JPEG: auto takes the hardware's where there is one",
+                *_one_of("auto", "software", "hardware"),
+                "who makes the JPEG; without it auto, which takes the hardware's where there is one",
             ),
             "quality": _QUALITY,
             "exposure_us": _EXPOSURE,
             "gain": _GAIN,
-            "hflip": Option(_yes, "1: mirrored, left and right"),
-            "vflip": Option(_yes, "1: upside down; with hflip=1 turned by half"),
+            "hflip": Option(*_SWITCH, "mirrored, left and right"),
+            "vflip": Option(*_SWITCH, "upside down; with hflip=1 turned by half"),
             "awb": Option(
-                _one_of("auto", "incandescent", "tungsten", "fluorescent", "indoor", "daylight", "cloudy"),
-                "white balance, where the camera has it; auto",
+                *_one_of("auto", "incandescent", "tungsten", "fluorescent", "indoor", "daylight", "cloudy"),
+                "white balance, where the camera has it; without it auto",
             ),
-            "focus": Option(_focus, "where the lens moves: once, continuous, or dioptres: 0 infinity, 2 half a metre"),
-            "hdr": Option(_one_of("off", "single", "multi", "night"), "high dynamic range, where the machine has it"),
+            "focus": Option(
+                _focus, "", "where the lens moves: once, continuous, or dioptres: 0 infinity, 2 half a metre"
+            ),
+            "hdr": Option(*_one_of("off", "single", "multi", "night"), "high dynamic range, where the machine has it"),
         },
         ("picamera2", "libcamera", *_IMAGING),
         extra="picamera2",
@@ -300,6 +332,8 @@ class Source:
     def parse(cls, text: str) -> Source:
         """Read a source string; raises SourceInvalid with what is wrong and what would be right."""
         text = text.strip()
+        if (bare := re.match(r"([a-z0-9]+)\?", text)) and bare[1] in KINDS:  # auto?fps=5 can only mean auto:?fps=5
+            text = f"{bare[1]}:{text[bare.end(1) :]}"
         kind, colon, rest = text.partition(":")
         if kind not in KINDS:
             raise SourceInvalid(_unknown_kind(kind, text))
@@ -309,10 +343,7 @@ class Source:
         if not target and known.needs_target:
             raise SourceInvalid(f"the source {redact(text)!r} lacks {known.target}; for example {known.example}")
         if is_url and not _is_address(target):
-            raise SourceInvalid(
-                f"{kind}: the address cannot be split into host, port and path; in a user or a password write "
-                "/ as %2F, ? as %3F, # as %23, @ as %40"
-            )
+            raise SourceInvalid(f"{kind}: {_no_address(rest)}")
         if target and not known.target:
             raise SourceInvalid(f"nothing stands between {kind}: and its ?options; for example {known.example}")
         if kind == "relay" and not (re.match(r"(?i)https?://", target) and urlsplit(target).hostname):
@@ -374,16 +405,19 @@ def redact(text: str) -> str:
 
 
 def _unknown_kind(kind: str, text: str) -> str:
+    kind = kind.partition("?")[0]
     if not kind:
         return "a source is missing; for example " + KINDS["v4l2"].example
-    if kind.startswith("/dev/"):
+    if kind.startswith("/dev/") or re.match(r"\d+(\?|$)", text):
         return f"{redact(text)!r} lacks its kind: v4l2:{redact(text)}"
+    if re.match(r"video\d+(\?|$)", text):
+        return f"{redact(text)!r} lacks its kind: v4l2:/dev/{redact(text)}"
     if kind in ("http", "https"):
         return f"{redact(text)!r} lacks its kind: relay:{redact(text)} (MJPEG) or opencv:{redact(text)} (anything else)"
     if kind in ("rtsp", "file"):
         return f"{redact(text)!r} lacks its kind: opencv:{redact(text)}"
     near = difflib.get_close_matches(kind, KINDS, 1)
-    meant = f"; did you mean {near[0]}:?" if near else ""
+    meant = f"; did you mean {near[0]}:?" if near else "."
     return f"there is no kind of source called {kind!r}{meant} Known: {', '.join(KINDS)}"
 
 
@@ -394,6 +428,19 @@ def _is_address(url: str) -> bool:
         return False
 
 
+def _no_address(rest: str) -> str:
+    """What is wrong with an address that is none, nothing of it repeated: what looks like a port may be a password."""
+    place = re.match(r"[^/]*//([^/?#]*)", rest)
+    host, at, behind = (place[1], "@" in place[1], rest[place.end() :]) if place else ("", False, "")
+    port = re.search(r":([^:\]]*)$", host.rpartition("@")[2])
+    if port and (at or "@" not in behind) and not (re.fullmatch(r"\d{1,5}", port[1]) and 0 < int(port[1]) < 65536):
+        return "the port of the address must be a number from 1 to 65535"
+    return (
+        "the address cannot be split into host, port and path; in a user or a password write / as %2F, ? as %3F, "
+        "# as %23, @ as %40"
+    )
+
+
 def _options(kind: str, known: Kind, query: str) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for pair in filter(None, query.split("&")):
@@ -401,7 +448,7 @@ def _options(kind: str, known: Kind, query: str) -> dict[str, Any]:
         option = known.options.get(name)
         if option is None:
             near = difflib.get_close_matches(name, known.options, 1)
-            meant = f"; did you mean {near[0]}?" if near else ""
+            meant = f"; did you mean {near[0]}?" if near else "."
             raise SourceInvalid(f"{kind}: has no option {name!r}{meant} Known: {', '.join(known.options)}")
         if name in options:
             raise SourceInvalid(f"{kind}: is given {name} twice")

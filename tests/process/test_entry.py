@@ -48,17 +48,13 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 def test_help_names_every_source_and_variable_with_examples() -> None:
     answer = run("--help")
     assert (answer.returncode, answer.stderr) == (0, "")
-    for kind, known in KINDS.items():
+    for kind, known in KINDS.items():  # what each may be: test_usage
         assert known.example in answer.stdout
-        assert known.help in answer.stdout
-        for name, option in known.options.items():
-            if not option.help.startswith("fault"):
-                assert name in answer.stdout, f"option {name} of {kind}"
-    for name, field in Config.model_fields.items():
+        for name in known.options:
+            assert f"{name}=" in answer.stdout, f"option {name} of {kind}"
+    for name in Config.model_fields:
         assert f"CAMDOCK_{name.upper()}" in answer.stdout
-        assert field.description
-        assert field.description in answer.stdout
-    examples = answer.stdout.partition("examples:")[2]
+    examples = answer.stdout.partition("\nexamples")[2]
     assert "camdock 'v4l2:" in examples
     assert "CAMDOCK_SOURCES=" in examples
     assert "CAMDOCK_TOKEN=" in examples

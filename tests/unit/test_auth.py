@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -120,6 +121,27 @@ def test_a_rebound_name_is_misdirected_wherever_it_asks(monkeypatch: pytest.Monk
     problem = json.loads(answer.body)
     assert problem["code"] == "host_unknown"
     assert "CAMDOCK_ALLOWED_HOSTS" in problem["hint"]
+
+
+@pytest.mark.parametrize(
+    ("allowed", "host", "says"),
+    [
+        ("", "evil.example", "open http://localhost:8000 or http://127.0.0.1:8000 or http://[::1]:8000, or add"),
+        ("", "evil.example:9000", "open http://localhost:9000 or http://127.0.0.1:9000 or "),
+        ("cam.lan", "127.0.0.1:8000", "open http://cam.lan:8000, or add the name to CAMDOCK_ALLOWED_HOSTS"),
+        ("cam.lan", "127.0.0.1", "open http://cam.lan, or add"),
+        ("*.cam.lan", "127.0.0.1:8000", "open a name like *.cam.lan, or add"),
+        ("a.lan,b.lan,c.lan,d.lan", "e.lan", "open http://a.lan or http://b.lan or http://c.lan, or add"),
+    ],
+)
+def test_who_asks_for_another_name_is_told_those_that_are_answered(
+    monkeypatch: pytest.MonkeyPatch, allowed: str, host: str, says: str
+) -> None:
+    config = config_of(monkeypatch, CAMDOCK_ALLOWED_HOSTS=allowed)
+    hint = json.loads(knock(config, host=host).body)["hint"]
+    assert hint.startswith(says)
+    for name in re.findall(r"http://(\S+?),?(?= or |, or )", hint):
+        assert knock(config, host=name).let_through, name
 
 
 def test_a_rebound_name_is_misdirected_even_with_the_token(monkeypatch: pytest.MonkeyPatch) -> None:

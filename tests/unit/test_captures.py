@@ -508,6 +508,17 @@ def test_an_entry_that_cannot_be_removed_keeps_no_other(
     assert "Input/output error" in caplog.text
 
 
+def test_a_file_in_the_folders_place_is_told_at_start_with_what_to_do(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    captures = Captures(tmp_path / "file", max_bytes=1)
+    assert (captures.sweep(), captures.prune()) == (0, 0)
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 2
+    assert all(f"{tmp_path}/file: Not a directory -- point CAMDOCK_CAPTURES_DIR at a folder" in one for one in told)
+
+
 def test_a_folder_that_is_not_there_yet_has_no_leftovers(tmp_path: Path) -> None:
     assert Captures(tmp_path / "none").sweep() == 0
 

@@ -79,7 +79,10 @@ VALUES: dict[str, tuple[str, object]] = {
     "CAMDOCK_UPLOAD_MAX_PIXELS": ("12000000", 12_000_000),
     "CAMDOCK_VISION": ("ON", "on"),
     "CAMDOCK_VISION_ENDPOINT": ("eu-vision.googleapis.com", "eu-vision.googleapis.com"),
-    "CAMDOCK_ALLOWED_HOSTS": (" Cam.lan, *.example.org ,,", ("cam.lan", "*.example.org")),
+    "CAMDOCK_ALLOWED_HOSTS": (
+        " Cam.lan, *.example.org ,,[FD00::5],10.0.0.1,*",
+        ("cam.lan", "*.example.org", "[fd00::5]", "10.0.0.1", "*"),
+    ),
     "CAMDOCK_STATE_DIR": ("/somewhere/else", Path("/somewhere/else")),
     "CAMDOCK_CAPTURES_DIR": ("/somewhere/captures", Path("/somewhere/captures")),
     "CAMDOCK_CAPTURES_MAX_BYTES": ("1000000", 1_000_000),
@@ -169,6 +172,41 @@ def test_a_file_in_the_working_folder_counts_less_than_the_environment(
     assert (read_config().port, read_config().image_quality) == (1234, 70)
     assert given(monkeypatch, CAMDOCK_PORT="4321").port == 4321
     assert given(monkeypatch, CAMDOCK_PORT="").port == 1234
+
+
+@pytest.mark.parametrize(
+    ("in_file", "in_environment", "wins"),
+    [
+        ("CAMDOCK_SOURCES=front=auto nest=auto", {"CAMDOCK_SOURCE": "v4l2:/nope"}, ["camera"]),
+        ("CAMDOCK_SOURCES=front=auto nest=auto", {"camdock_source": "v4l2:/nope"}, ["camera"]),
+        ("CAMDOCK_SOURCES=front=auto nest=auto", {"CAMDOCK_SOURCE": ""}, ["front", "nest"]),
+        ("camdock_source=auto", {"CAMDOCK_SOURCES": "nest=auto"}, ["nest"]),
+    ],
+)
+def test_a_way_to_name_cameras_counts_less_in_the_file_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, in_file: str, in_environment: dict[str, str], wins: list[str]
+) -> None:
+    (tmp_path / ".env").write_text(in_file + "\n")
+    assert list(given(monkeypatch, **in_environment).cameras) == wins
+
+
+def test_a_token_of_the_environment_leaves_nothing_for_the_file_to_say(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / ".env").write_text("CAMDOCK_TOKEN_FILE=/no/such\nCAMDOCK_VIEWER_TOKEN=from-the-file\n")
+    config = given(monkeypatch, CAMDOCK_TOKEN=TOKEN, CAMDOCK_VIEWER_TOKEN_FILE="viewers")
+    assert (config.secret, config.viewer_secret) == (SecretStr(TOKEN), SecretStr("for-viewers"))
+
+
+def test_both_ways_to_name_cameras_in_the_file_are_one_too_many_and_it_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / ".env").write_text("CAMDOCK_SOURCE=auto\nCAMDOCK_SOURCES=a=auto\n")
+    assert refused(monkeypatch).startswith(
+        f"CAMDOCK_SOURCE and CAMDOCK_SOURCES are both set in .env in {tmp_path}: give the one"
+    )
+    both = refused(monkeypatch, CAMDOCK_SOURCE="synthetic:", CAMDOCK_SOURCES="b=auto")
+    assert "are both set in the environment" in both
 
 
 def test_a_file_in_the_working_folder_that_cannot_be_read_is_named(tmp_path: Path) -> None:
@@ -275,7 +313,33 @@ def test_a_config_cannot_be_changed() -> None:
         ({"CAMDOCK_SOURCE": "v4l:0"}, "CAMDOCK_SOURCE: there is no kind of source called 'v4l'; did you mean v4l2:?"),
         ({"CAMDOCK_SOURCES": "a=auto a=auto"}, "CAMDOCK_SOURCES: two cameras are called 'a'"),
         ({"CAMDOCK_SOURCES": "synthetic:"}, "CAMDOCK_SOURCES: 'synthetic:' is not NAME=SOURCE"),
-        ({"CAMDOCK_SOURCE": "auto", "CAMDOCK_SOURCES": "a=auto"}, "CAMDOCK_SOURCE and CAMDOCK_SOURCES are both set"),
+        (
+            {"CAMDOCK_SOURCE": "auto", "CAMDOCK_SOURCES": "a=auto"},
+            "CAMDOCK_SOURCE and CAMDOCK_SOURCES are both set in the environment: give the one or the other",
+        ),
+        *(
+            (
+                {"CAMDOCK_VISION_ENDPOINT": bad},
+                f"CAMDOCK_VISION_ENDPOINT={bad}: must be the name of a host without http",
+            )
+            for bad in ("https://eu-vision.googleapis.com", "http://a/path", "a:port", "http://", ":80")
+        ),
+        *(
+            (
+                {"CAMDOCK_ALLOWED_HOSTS": f"localhost,{bad}"},
+                f"CAMDOCK_ALLOWED_HOSTS=localhost,{bad}: {bad!r} is not how",
+            )
+            for bad in (
+                "http://cam.lan",
+                "cam.lan/",
+                "cam.lan:8000",
+                "[::1]:8000",
+                "fd00::5",
+                "cam.*",
+                "*cam.lan",
+                "a b",
+            )
+        ),
     ],
 )
 def test_a_mistake_names_its_variable(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], says: str) -> None:
@@ -365,13 +429,17 @@ def test_the_secret_is_the_token_wherever_it_was_given(monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"", "its first line is empty"),
-        (b" \n" + TOKEN.encode(), "its first line is empty"),
-        (b"hunter2", "its first line needs 8 or more printable ASCII characters without spaces"),
-        (b"hunter2 hunter2", "its first line needs 8 or more"),
-        ("hunter2-schlüssel".encode(), "its first line needs 8 or more"),
-        (b"hunter2\0hunter2", "its first line needs 8 or more"),
-        (b"hunter2" * 1000, "its first line needs 8 or more"),
+        (b"", "is empty; `umask 077; openssl rand -hex 16 > "),
+        (b" \n", "is empty; `umask 077; openssl rand -hex 16 > "),
+        (b" \n" + TOKEN.encode(), "its first line is empty; name another file"),
+        (
+            b"hunter2",
+            "its first line is no token (8 or more printable ASCII characters without spaces); name another file",
+        ),
+        (b"hunter2 hunter2", "its first line is no token"),
+        ("hunter2-schlüssel".encode(), "its first line is no token"),
+        (b"hunter2\0hunter2", "its first line is no token"),
+        (b"hunter2" * 1000, "its first line is no token"),
     ],
 )
 def test_a_file_without_a_good_token_is_refused_and_not_repeated(
@@ -381,7 +449,8 @@ def test_a_file_without_a_good_token_is_refused_and_not_repeated(
     path.write_bytes(content)
     message = refused(monkeypatch, CAMDOCK_TOKEN_FILE=str(path))
     assert message.startswith(f"CAMDOCK_TOKEN_FILE={path}: {says}")
-    assert f"openssl rand -hex 16 > '{path}'" in message, "not what to type"
+    assert (f"openssl rand -hex 16 > '{path}'" in message) is (not content.strip()), "what is there would be lost"
+    assert "openssl rand -hex 16" in message, "not what to type"
     assert "hunter2" not in message
 
 
@@ -392,7 +461,13 @@ def test_a_token_file_that_is_not_there_is_named_with_what_to_type(monkeypatch: 
 
 def test_a_folder_is_no_token_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     message = refused(monkeypatch, CAMDOCK_TOKEN_FILE=str(tmp_path))
-    assert message.startswith(f"CAMDOCK_TOKEN_FILE={tmp_path}: cannot be read: Is a directory; name a file")
+    assert message == f"CAMDOCK_TOKEN_FILE={tmp_path}: is a folder; name a file in it whose first line is the token"
+
+
+def test_a_device_is_not_written_over_with_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    message = refused(monkeypatch, CAMDOCK_TOKEN_FILE="/dev/null")
+    assert message.startswith("CAMDOCK_TOKEN_FILE=/dev/null: its first line is empty; name another file")
+    assert "> /dev" not in message
 
 
 def test_a_token_file_that_may_not_be_read_says_by_whom(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -415,7 +490,9 @@ def test_a_token_file_that_may_not_be_read_says_by_whom(monkeypatch: pytest.Monk
 
 def test_a_token_and_a_file_of_it_are_one_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
     message = refused(monkeypatch, CAMDOCK_TOKEN=TOKEN, CAMDOCK_TOKEN_FILE="token")
-    assert message == "CAMDOCK_TOKEN and CAMDOCK_TOKEN_FILE are both set: give the one or the other"
+    assert message == (
+        "CAMDOCK_TOKEN and CAMDOCK_TOKEN_FILE are both set in the environment: give the one or the other"
+    )
 
 
 def test_a_token_file_is_told_beside_every_other_mistake(monkeypatch: pytest.MonkeyPatch) -> None:

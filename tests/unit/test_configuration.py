@@ -107,8 +107,43 @@ def test_each_file_with_a_token_is_for_the_right_eyes_alone_wherever_it_is_named
     token.chmod(0o644)
     if in_file:
         Path(".env").write_text(f"{name}={token}\n")
-    found = check(read(CAMDOCK_TOKEN="abcdefgh", **({} if in_file else {name: str(token)})))
+    beside = {"CAMDOCK_TOKEN": "abcdefgh"} if "VIEWER" in name else {}
+    found = check(read(**beside, **({} if in_file else {name: str(token)})))
     assert any(f"may read the token in {token}" in one.what for one in found)
+
+
+@pytest.mark.parametrize(
+    ("in_file", "given", "cameras"),
+    [
+        ("CAMDOCK_SOURCES=front=v4l2:0 nest=v4l2:1", {"CAMDOCK_SOURCE": "v4l2:7"}, {"camera": "/dev/video7"}),
+        ("CAMDOCK_SOURCES=front=v4l2:0", {}, {"front": "/dev/video0"}),
+        ("CAMDOCK_SOURCE=v4l2:0", {"camdock_sources": "nest=v4l2:7"}, {"nest": "/dev/video7"}),
+    ],
+)
+def test_the_environment_names_the_cameras_whatever_the_file_says(
+    in_file: str, given: dict[str, str], cameras: dict[str, str]
+) -> None:
+    Path(".env").write_text(in_file + "\n")
+    answer = read(**given)
+    assert Known.of(answer).paths == cameras
+    assert [one.status for one in check(answer)] == [Status.OK]
+
+
+@pytest.mark.parametrize("in_file", [False, True], ids=["environment", "file"])
+def test_two_ways_to_name_cameras_in_one_place_are_a_mistake_of_that_place(tmp_path: Path, in_file: bool) -> None:
+    both = {"CAMDOCK_SOURCE": "auto", "CAMDOCK_SOURCES": "a=auto"}
+    if in_file:
+        Path(".env").write_text("".join(f"{name}={value}\n" for name, value in both.items()))
+    (found,) = check(read(**({} if in_file else both)))
+    assert f"both set in {f'.env in {tmp_path}' if in_file else 'the environment'}: give" in found.what
+
+
+@pytest.mark.parametrize(("content", "hint"), [("short\n", "name another file"), ("", "`umask 077; openssl rand -hex")])
+def test_a_file_without_a_token_is_told_with_what_mends_it(tmp_path: Path, content: str, hint: str) -> None:
+    (tmp_path / "one").write_text(content)
+    found = [one for one in check(read(CAMDOCK_TOKEN_FILE=str(tmp_path / "one"))) if "token" in one.hint]
+    found = [one for one in found if one.status is Status.BAD]
+    assert [one.hint.startswith(hint) for one in found] == [True]
 
 
 def test_a_token_that_is_given_as_its_file_is_not_repeated() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import math
 import os
 import sys
 import time
@@ -212,9 +213,12 @@ def _told(waiting: list[str]) -> None:
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
     if not 1 <= seconds <= 600:
-        raise ValueError
+        raise argparse.ArgumentTypeError(f"must be 1 to 600 seconds, not {text!r}")
     return seconds
 
 

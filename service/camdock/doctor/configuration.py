@@ -10,7 +10,7 @@ import os
 import re
 import shlex
 import stat
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -37,14 +37,15 @@ def read() -> Iterator[dict[str, Any]]:
     Where the service's libraries are not installed: `missing` names the first.
     """
     try:
-        from camdock.config import ConfigInvalid, names_of, of_file, read_config, variables
+        from camdock.config import EITHER, ConfigInvalid, names_of, of_file, read_config, variables
     except ImportError as error:  # not there, or it does not load
         yield {"missing": error.name or str(error), **_bare()}
         return
     known = {name for name, _default, _text in variables()}
     facts: dict[str, Any] = {"mistakes": []}
     try:
-        _set(of_file(), {name for one in known for name in names_of(one.removeprefix("CAMDOCK_").lower())})
+        names = {name for one in known for name in names_of(one.removeprefix("CAMDOCK_").lower())}
+        _set(of_file(), names, [{name for field in pair for name in names_of(field)} for pair in EITHER])
     except ConfigInvalid as error:
         facts["mistakes"].append(str(error))
     strange = sorted(name for name in os.environ if name.upper().startswith("CAMDOCK_") and name.upper() not in known)
@@ -74,11 +75,15 @@ def read() -> Iterator[dict[str, Any]]:
     yield facts
 
 
-def _set(given: Mapping[str, str], known: Collection[str]) -> None:
-    """Take into the environment, which wins, what `.env` gives: from there it can be left out."""
+def _set(given: Mapping[str, str], known: Collection[str], either: Iterable[Collection[str]]) -> None:
+    """Take into the environment, which wins, what `.env` gives: from there it can be left out.
+
+    either  names that say the same in two ways: what the environment says in one, `.env` does not say in the other
+    """
+    said = {name for names in either if any(map(_given, names)) for name in names}
     for name, value in given.items():
         is_ours = name.upper() in known or name.upper().startswith("CAMDOCK_")
-        if is_ours and not _given(name.upper()):
+        if is_ours and name.upper() not in said and not _given(name.upper()):
             _leave_out({name.upper()})  # an empty one
             os.environ[name] = value
 
@@ -194,11 +199,11 @@ def check(answer: Answer) -> list[Check]:
 
 
 def _of_mistake(mistake: str) -> Check:
-    """A mistake of several lines, or of one in which the command that mends it stands behind a semicolon."""
+    """A mistake of several lines, or of one in which what mends it stands behind a semicolon."""
     first, _, rest = mistake.partition("\n")
     name = "token" if first.startswith("CAMDOCK_TOKEN") else "configuration"
-    what, semicolon, command = first.partition("; `")
-    hint = rest or (f"`{command}" if semicolon else "`camdock --help` lists every source and variable")
+    what, mark, way_out = first.partition("; " if "TOKEN_FILE=" in first else "; `")
+    hint = rest or mark[2:] + way_out or "`camdock --help` lists every source and variable"
     return Check(name, Status.BAD, what, hint)
 
 
