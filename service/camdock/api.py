@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from camdock.auth import may_look, proof_of
 from camdock.camera import Camera, Status
-from camdock.errors import CameraError, SourceStalled
+from camdock.errors import CameraError, RequestInvalid, SourceStalled
 from camdock.frame import SENSOR, Frame
 from camdock.gate import Abi, AbiGate
 from camdock.problems import Problem, documented, problem_response
@@ -36,6 +36,7 @@ PAGE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
+TOLD_TO_WHO_MAY_LOOK = "ask with a token: it is told which, why, and what to do"
 NO_STORE = {"Cache-Control": "no-store, no-cache, must-revalidate, max-age=0"}
 
 
@@ -319,17 +320,17 @@ def router(cameras: dict[str, Camera], sender: Sender, abi: AbiGate, version: st
         503 `abi_broken`, with what to install, when a library that somebody here needs breaks with the installed NumPy.
         """
         if broken := abi.broken():
-            told = (
-                (broken.message, broken.hint) if may_look(request) else ("a library does not fit the installed NumPy",)
-            )
-            return problem_response(503, "abi_broken", "Libraries break with this NumPy", *told)
+            detail, hint = "a library does not fit the installed NumPy", TOLD_TO_WHO_MAY_LOOK
+            if may_look(request):
+                detail, hint = broken.message, broken.hint
+            return problem_response(503, "abi_broken", "Libraries break with this NumPy", detail, hint)
         reasons = [f"{name}: {error.message}" for name, camera in cameras.items() if (error := camera.unavailable())]
         if not reasons:
             return Alive(status="ready")
-        detail = (
-            "; ".join(reasons) if may_look(request) else f"{len(reasons)} of {len(cameras)} cameras give no pictures"
-        )
-        return problem_response(503, "not_ready", "Not every camera gives pictures", detail)
+        detail, hint = f"{len(reasons)} of {len(cameras)} cameras give no pictures", TOLD_TO_WHO_MAY_LOOK
+        if may_look(request):
+            detail, hint = "; ".join(reasons), "GET /cameras says of each of them what to do"
+        return problem_response(503, "not_ready", "Not every camera gives pictures", detail, hint)
 
     # --- cameras --------------------------------------------------------------------------------------------------
 
@@ -408,10 +409,7 @@ def router(cameras: dict[str, Camera], sender: Sender, abi: AbiGate, version: st
             case "snapshot":
                 return await snapshot_of(first, AS_IT_IS, allow_offline=False)
             case other:
-                return problem_response(
-                    422, "request_invalid", "The request cannot be understood", f"action={other[:40]} is not known",
-                    "actions are stream and snapshot",
-                )  # fmt: skip
+                raise RequestInvalid(f"action={other[:40]} is not known", "actions are stream and snapshot")
 
     @routes.get("/docs", include_in_schema=False)
     async def docs() -> Response:

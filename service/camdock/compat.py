@@ -119,7 +119,7 @@ def _possible(camera: Camera, changes: Mapping[str, Any]) -> dict[str, Any]:
         try:
             sane = 0 < value <= LONGEST_EXPOSURE_US if name == "exposure_us" else value >= 0 and math.isfinite(value)
             if not sane:
-                raise SettingOutOfRange(f"{name}={value:.15g} is nothing that a camera can do")
+                raise SettingOutOfRange(f"{name}={value:.15g} is nothing that a camera can do", "it was left out")
             if limits != type(limits)():  # nothing is known of a camera that was never opened
                 limits.check({name: value}, camera.name)
         except (SettingOutOfRange, SettingUnsupported) as error:
