@@ -290,7 +290,10 @@ def router(cameras: dict[str, Camera], sender: Sender, abi: AbiGate, version: st
 
     # --- health ---------------------------------------------------------------------------------------------------
 
-    @routes.get("/health", tags=["health"], summary="Is the service well?", response_model_exclude_none=False)
+    @routes.get(
+        "/health", tags=["health"], summary="Is the service well?", response_model_exclude_none=False,
+        responses=documented(public=True),
+    )  # fmt: skip
     async def health(request: Request) -> Health:
         """Open to all. Reasons and devices are there only for who may look."""
         told, proof = may_look(request), proof_of(request)
@@ -305,14 +308,17 @@ def router(cameras: dict[str, Camera], sender: Sender, abi: AbiGate, version: st
             cameras=[_camera(camera) for camera in cameras.values()] if told else None,
         )
 
-    @routes.get("/health/live", tags=["health"], summary="Does the service answer?")
+    @routes.get("/health/live", tags=["health"], summary="Does the service answer?", responses=documented(public=True))
     async def live() -> Alive:
         """200 as long as the API answers; an unplugged camera does not change it. For a container's health check."""
         return Alive(status="alive")
 
     @routes.get(
         "/health/ready", tags=["health"], summary="Do all cameras give pictures?", response_model=Alive,
-        responses={503: {"model": Problem, "description": "A camera gives no pictures, or a library breaks"}},
+        responses={
+            **documented(public=True),
+            503: {"model": Problem, "description": "A camera gives no pictures, or a library breaks"},
+        },
     )  # fmt: skip
     async def ready(request: Request) -> Any:
         """200 when every camera is live or idle, else 503 with the ones that are not. For a deployment's gate.
@@ -351,7 +357,7 @@ def router(cameras: dict[str, Camera], sender: Sender, abi: AbiGate, version: st
 
     @routes.put(
         "/cameras/{name}/settings", tags=["cameras"], summary="Change its settings",
-        responses=documented(400, 403, 404, 413, 422, 503, 507),
+        responses=documented(400, 403, 404, 408, 413, 422, 503, 507),
     )  # fmt: skip
     async def change_settings(name: CameraName, change: SettingsChange) -> SettingsReport:
         """Takes effect at once, is kept, and is applied again whenever the camera comes back. Null: not asked for."""

@@ -217,7 +217,7 @@ def router(
 
     @routes.post(
         "/cameras/{name}/captures", summary="Take a picture and keep it", status_code=201,
-        responses=documented(400, 404, 422, 503, 504, 507),
+        responses=documented(400, 403, 404, 408, 413, 422, 503, 504, 507),
     )  # fmt: skip
     async def capture(
         name: CameraName, response: Response, wanted: Annotated[CaptureRequest | None, Body()] = None
@@ -303,7 +303,7 @@ def router(
 
     @routes.delete(
         "/captures/{filename}", summary="Delete it", status_code=204, response_class=Response,
-        responses=documented(404, 412, 422, 507),
+        responses=documented(403, 404, 412, 422, 507),
     )  # fmt: skip
     async def delete(request: Request, filename: CaptureName) -> Response:
         """The picture and its metadata, for good; with If-Match only where its ETag is one of these."""

@@ -167,7 +167,7 @@ def router(cameras: dict[str, Camera], captures: Captures, image_format: str, im
         """Of the first camera, as the lab camera service answers it."""
         return _lab_settings(first)
 
-    @routes.put("/settings", summary="Change them", responses=documented(400, 422, 503, 507))
+    @routes.put("/settings", summary="Change them", responses=documented(400, 403, 408, 413, 422, 503, 507))
     async def change_settings(change: LabRequest) -> LabSettings:
         """A value that the camera cannot do is no error here: it is logged, and the answer shows what is in force."""
         for name, value in _possible(first, change.changes).items():
@@ -177,7 +177,10 @@ def router(cameras: dict[str, Camera], captures: Captures, image_format: str, im
                 log.warning("%s: %s; what is in force stays", first.name, error.message)
         return _lab_settings(first)
 
-    @routes.post("/capture", summary="Take a picture and keep it", responses=documented(400, 422, 503, 504, 507))
+    @routes.post(
+        "/capture", summary="Take a picture and keep it",
+        responses=documented(400, 403, 408, 413, 422, 503, 504, 507),
+    )  # fmt: skip
     async def capture(wanted: LabRequest | None = None) -> LabCapture:
         """Exposure and gain for this picture alone; those in force come back. What the camera cannot do is left out."""
         still = await _still(first, wanted.changes if wanted else {}, image_format, image_quality)
@@ -286,7 +289,7 @@ def table_router(cameras: dict[str, Camera], sender: Sender) -> APIRouter:
     first = next(iter(cameras.values()))
 
     @routes.get("/health", include_in_schema=False)
-    @routes.get("/health/", summary="Does the service answer?")
+    @routes.get("/health/", summary="Does the service answer?", responses=documented(public=True))
     async def health() -> TableHealth:
         """Whatever the camera does. Open to all."""
         return TableHealth(status="healthy", timestamp=datetime.now().isoformat(timespec="microseconds"))

@@ -210,7 +210,7 @@ def router(places: Places, darkroom: Darkroom, *, most_pixels: int, send_timeout
 
     @routes.post(
         PATH, summary="A picture, processed", response_class=Response, openapi_extra=_description(),
-        responses={**ANSWERS, **documented(404, 408, 413, 415, 422, 503, 504)},
+        responses={**ANSWERS, **documented(403, 404, 408, 413, 415, 422, 503, 504)},
     )  # fmt: skip
     async def process(
         request: Request,

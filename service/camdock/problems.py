@@ -74,8 +74,11 @@ def problem_response(
     )
 
 
-def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """`responses=` for a route: the problem documents it may answer, and what the gate answers before it."""
+def documented(*statuses: int, public: bool = False) -> dict[int | str, dict[str, Any]]:
+    """`responses=` for a route: the problem documents it may answer, and what the gate answers before it.
+
+    public  the gate asks for no token there
+    """
     meanings = {
         400: "The body cannot be read",
         401: "The token is missing or wrong",
@@ -96,7 +99,7 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     schema = {"$ref": "#/components/schemas/Problem"}
     return {
         status: {"description": meanings[status], "content": {MEDIA_TYPE: {"schema": schema}}}
-        for status in sorted({*statuses, 401, 421, 429})
+        for status in sorted({*statuses, 421} | (set() if public else {401, 429}))
     }
 
 
