@@ -5,7 +5,7 @@ import { address, ask, linkTo, refusal, takeToken } from "./token.js";
 const find = (id) => document.getElementById(id);
 const METHODS = ["get", "put", "post", "patch", "delete"];
 const BEARER = "-H 'Authorization: Bearer TOKEN'"; // never the token itself: this page gets copied and shown
-const PHOTO = "photo.jpg"; // a picture of the reader's
+const JSON_TYPE = "application/json";
 
 let schemas = {};
 let camera = "camera"; // a name for the examples
@@ -167,20 +167,19 @@ function endpoint(operation) {
 }
 
 function parameter({ name, in: place, required, description, schema, content }) {
-  const notes = [kind(schema ?? content?.["application/json"]?.schema), place === "path" ? "in the path" : place, required ? "" : "optional"].filter(Boolean);
+  const where = place === "path" ? "in the path" : place;
+  const notes = [kind(schema ?? content[JSON_TYPE].schema), where, required ? "" : "optional"].filter(Boolean);
   return [name, ...prose(description), make("span.kind", notes.join(", "))];
 }
 
-/** What may be sent: JSON with its fields, a form with its, or a picture as it is. */
 function body({ description, content = {} } = {}) {
-  const { "application/json": json, "multipart/form-data": form } = content;
-  const pictures = Object.keys(content).filter((type) => type.startsWith("image/"));
-  return [
-    ...(json ? [make("h4", "Body (JSON)"), ...paragraphs(description), rows(fields(json.schema))] : []),
-    ...(form ? [make("h4", "Body (a form)"), ...paragraphs(description), rows(fields(form.schema))] : []),
-    ...(pictures.length ? [make("h4", "Body (a picture as it is)"), ...(form ? [] : paragraphs(description)),
-      make("p", ...prose(`Its Content-Type is one of \`${pictures.join("`, `")}\`.`))] : []),
-  ];
+  const [[type, { schema }] = ["", {}]] = Object.entries(content);
+  if (!type) return [];
+  const named = fields(schema);
+  const word = type === JSON_TYPE ? "JSON" : named.length ? "a form" : "a picture";
+  const pictures = Object.keys(content).filter((one) => one.startsWith("image/")).join(", ");
+  if (pictures) named.push([named.length ? "or as it is" : "as it is", "a picture", make("span.kind", pictures)]);
+  return [make("h4", `Body (${word})`), ...paragraphs(description), rows(named)];
 }
 
 function fields(schema) {
@@ -192,30 +191,24 @@ function fields(schema) {
 }
 
 function response([status, { description, content = {} }]) {
-  const [type, media] = Object.entries(content)[0] ?? [];
-  const codes = Object.keys(media?.examples ?? {});
-  const notes = [type, codes.length ? `code ${codes.join(", ")}` : ""].filter(Boolean).join("; ");
-  return [status, ...prose(description === "Successful Response" ? "Done" : description), make("span.kind", notes)];
+  const [type = ""] = Object.keys(content);
+  return [status, ...prose(description === "Successful Response" ? "Done" : description), make("span.kind", type)];
 }
 
 /** A path with its parameters filled in. */
 function filled(path, parameters) {
-  return path.replace(/{(\w+)}/g, (_, name) => {
-    const { schema } = parameters.find((one) => one.name === name) ?? {};
-    return encodeURIComponent(name === "name" ? camera : example(schema));
-  });
+  const value = (name) => (name === "name" ? camera : example(parameters.find((one) => one.name === name).schema));
+  return path.replace(/{(\w+)}/g, (_, name) => encodeURIComponent(value(name)));
 }
 
 /** What a line sends: JSON, a form, or a picture as it is. */
 function sent({ content = {} } = {}) {
-  const { "application/json": json, "multipart/form-data": form } = content;
-  if (json) return ["-H 'Content-Type: application/json'", `-d '${JSON.stringify(example(json.schema))}'`];
-  if (form) {
-    return Object.entries(resolve(form.schema).properties ?? {}).map(([name, field]) =>
-      (field.format === "binary" ? `-F ${name}=@${PHOTO}` : `-F '${name}=${example(field)}'`));
-  }
-  const [type] = Object.keys(content);
-  return type ? [`-H 'Content-Type: ${type}'`, `--data-binary @${PHOTO}`] : [];
+  const [[type, { schema }] = ["", {}]] = Object.entries(content);
+  if (!type) return [];
+  if (type === JSON_TYPE) return [`-H 'Content-Type: ${type}'`, `-d '${JSON.stringify(example(schema))}'`];
+  if (!schema.properties) return [`-H 'Content-Type: ${type}'`, "--data-binary @photo.jpg"];
+  return Object.entries(schema.properties).map(([name, field]) =>
+    (field.format === "binary" ? `-F ${name}=@photo.jpg` : `-F '${name}=${example(field)}'`));
 }
 
 function curl({ method, path, parameters = [], requestBody, responses, security }) {
@@ -247,7 +240,7 @@ function kind(schema) {
   const { type, items, enum: values, minimum, maximum, default: usual, format, contentMediaType } = resolve(schema);
   const words = [values ? values.join(" | ") : type === "array" && items?.type ? `${items.type}s` : (type ?? "")];
   if (format === "binary") words[0] = "file";
-  if (contentMediaType === "application/json") words[0] = "JSON";
+  if (contentMediaType === JSON_TYPE) words[0] = "JSON";
   if (minimum !== undefined || maximum !== undefined) words.push(`${minimum ?? "…"} to ${maximum ?? "…"}`);
   const value = schema?.default ?? usual;
   if (value !== undefined && value !== null) words.push(`default ${JSON.stringify(value)}`);
@@ -257,7 +250,7 @@ function kind(schema) {
 function exampleAnswer(success) {
   const [type, media] = Object.entries(success?.content ?? {})[0] ?? [];
   if (type === "text/plain") return media.example ?? "";
-  return type === "application/json" && media.schema ? JSON.stringify(example(media.schema), null, 2) : "";
+  return type === JSON_TYPE && media.schema ? JSON.stringify(example(media.schema), null, 2) : "";
 }
 
 /** A value that fits the schema: its own example, or one put together from its parts. */
