@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from camdock.auth import may_look, proof_of
 from camdock.camera import Camera, Status
-from camdock.errors import CameraError, SourceStalled
+from camdock.errors import CameraError, RequestInvalid, SourceStalled
 from camdock.frame import SENSOR, Frame
 from camdock.gate import Abi, AbiGate
 from camdock.notices import NOTICE_EVERY_S
@@ -38,6 +38,7 @@ PAGE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
+TOLD_TO_WHO_MAY_LOOK = "ask with a token: it is told which, why, and what to do"
 NO_STORE = {"Cache-Control": "no-store, no-cache, must-revalidate, max-age=0"}
 
 
@@ -301,7 +302,10 @@ def router(cameras: dict[str, Camera], sender: Sender, abi: AbiGate, version: st
 
     # --- health ---------------------------------------------------------------------------------------------------
 
-    @routes.get("/health", tags=["health"], summary="Is the service well?", response_model_exclude_none=False)
+    @routes.get(
+        "/health", tags=["health"], summary="Is the service well?", response_model_exclude_none=False,
+        responses=documented(public=True),
+    )  # fmt: skip
     async def health(request: Request) -> Health:
         """Open to all. Reasons and devices are there only for who may look."""
         told, proof = may_look(request), proof_of(request)
@@ -316,14 +320,17 @@ def router(cameras: dict[str, Camera], sender: Sender, abi: AbiGate, version: st
             cameras=[_camera(camera) for camera in cameras.values()] if told else None,
         )
 
-    @routes.get("/health/live", tags=["health"], summary="Does the service answer?")
+    @routes.get("/health/live", tags=["health"], summary="Does the service answer?", responses=documented(public=True))
     async def live() -> Alive:
         """200 as long as the API answers; an unplugged camera does not change it. For a container's health check."""
         return Alive(status="alive")
 
     @routes.get(
         "/health/ready", tags=["health"], summary="Do all cameras give pictures?", response_model=Alive,
-        responses={503: {"model": Problem, "description": "A camera gives no pictures, or a library breaks"}},
+        responses={
+            **documented(public=True),
+            503: {"model": Problem, "description": "A camera gives no pictures, or a library breaks"},
+        },
     )  # fmt: skip
     async def ready(request: Request) -> Any:
         """200 when every camera is live or idle, else 503 with the ones that are not. For a deployment's gate.
@@ -331,17 +338,17 @@ def router(cameras: dict[str, Camera], sender: Sender, abi: AbiGate, version: st
         503 `abi_broken`, with what to install, when a library that somebody here needs breaks with the installed NumPy.
         """
         if broken := abi.broken():
-            told = (
-                (broken.message, broken.hint) if may_look(request) else ("a library does not fit the installed NumPy",)
-            )
-            return problem_response(503, "abi_broken", "Libraries break with this NumPy", *told)
+            detail, hint = "a library does not fit the installed NumPy", TOLD_TO_WHO_MAY_LOOK
+            if may_look(request):
+                detail, hint = broken.message, broken.hint
+            return problem_response(503, "abi_broken", "Libraries break with this NumPy", detail, hint)
         reasons = [f"{name}: {error.message}" for name, camera in cameras.items() if (error := camera.unavailable())]
         if not reasons:
             return Alive(status="ready")
-        detail = (
-            "; ".join(reasons) if may_look(request) else f"{len(reasons)} of {len(cameras)} cameras give no pictures"
-        )
-        return problem_response(503, "not_ready", "Not every camera gives pictures", detail)
+        detail, hint = f"{len(reasons)} of {len(cameras)} cameras give no pictures", TOLD_TO_WHO_MAY_LOOK
+        if may_look(request):
+            detail, hint = "; ".join(reasons), "GET /cameras says of each of them what to do"
+        return problem_response(503, "not_ready", "Not every camera gives pictures", detail, hint)
 
     # --- cameras --------------------------------------------------------------------------------------------------
 
@@ -362,7 +369,7 @@ def router(cameras: dict[str, Camera], sender: Sender, abi: AbiGate, version: st
 
     @routes.put(
         "/cameras/{name}/settings", tags=["cameras"], summary="Change its settings",
-        responses=documented(400, 403, 404, 413, 422, 503, 507),
+        responses=documented(400, 403, 404, 408, 413, 422, 503, 507),
     )  # fmt: skip
     async def change_settings(name: CameraName, change: SettingsChange) -> SettingsReport:
         """Takes effect at once, is kept, and is applied again whenever the camera comes back. Null: not asked for."""
@@ -420,10 +427,7 @@ def router(cameras: dict[str, Camera], sender: Sender, abi: AbiGate, version: st
             case "snapshot":
                 return await snapshot_of(first, AS_IT_IS, allow_offline=False)
             case other:
-                return problem_response(
-                    422, "request_invalid", "The request cannot be understood", f"action={other[:40]} is not known",
-                    "actions are stream and snapshot",
-                )  # fmt: skip
+                raise RequestInvalid(f"action={other[:40]} is not known", "actions are stream and snapshot")
 
     @routes.get("/docs", include_in_schema=False)
     async def docs() -> Response:

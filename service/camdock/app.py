@@ -50,6 +50,8 @@ DESCRIPTION = """Cameras as pictures over HTTP.
 Put `/stream` into an `<img>`, fetch `/snapshot` with curl, ask `/cameras` what is going on.
 Paths that name no camera mean the first one. With a token: `Authorization: Bearer TOKEN`, `?token=TOKEN`, or as the
 password of Basic or Digest.
+`/ws` and `/cameras/{name}/ws` are WebSockets, which have no place among the addresses below: one JPEG in each binary
+message, the camera's state as JSON in text messages; the parameters of `/stream`.
 Errors are problem documents (RFC 9457) with a stable `code` and a `hint`.
 """
 

@@ -14,11 +14,11 @@ from fastapi import Request
 from python_multipart import FormParser
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
-from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from camdock.errors import ImageUnreadable, UploadTooLarge, UploadTooSlow, UploadUnsupported
+from camdock.errors import ImageUnreadable, RequestInvalid, UploadTooLarge, UploadTooSlow, UploadUnsupported
+from camdock.problems import Refused
 from camdock.proxies import path_of
 
 MOST_BYTES = 64 << 10  # of a body that is no upload
@@ -38,8 +38,8 @@ def _declared(length: bytes) -> int:
     return int(length) if length.isdigit() else 0
 
 
-def _no_form(why: object) -> ImageUnreadable:
-    return ImageUnreadable(
+def _no_form(why: object) -> RequestInvalid:
+    return RequestInvalid(
         f"the form cannot be read: {why}", "it is multipart/form-data, as curl -F and browsers write it"
     )
 
@@ -48,8 +48,6 @@ class BodyLimit:
     """Refuses with 413 what is longer than any request's body needs to be, and with 408 what does not arrive.
 
     But for the paths that take uploads, which have limits of their own.
-
-    Raised inside the framework while it reads: an HTTPException passes there, any other becomes a 400.
     """
 
     def __init__(self, app: ASGIApp, uploads: Collection[str], most_bytes: int = MOST_BYTES) -> None:
@@ -71,13 +69,21 @@ class BodyLimit:
                 async with asyncio.timeout_at(due):
                     message = await receive()
             except TimeoutError:
-                detail = f"the body did not arrive within {SMALL_WITHIN_S:g} s"
-                raise HTTPException(408, detail, {"Connection": "close"}) from None
+                late = UploadTooSlow(
+                    f"the body did not arrive within {SMALL_WITHIN_S:g} s",
+                    "send all of it at once, and as many bytes as Content-Length says",
+                )
+                raise Refused(late, {"Connection": "close"}) from None
             if not message.get("more_body"):
                 due = None  # what is received from here on is that the client leaves
             left -= len(message.get("body", b""))
             if left < 0 or declared > self._most_bytes:
-                raise HTTPException(413, f"the body is larger than {self._most_bytes:,} bytes")
+                raise Refused(
+                    UploadTooLarge(
+                        f"the body is larger than {self._most_bytes:,} bytes",
+                        "send what GET /docs lists for this address; pictures go to POST /images/process",
+                    )
+                )
             return message
 
         async def answering(message: Message) -> None:
@@ -113,14 +119,14 @@ class _Form:
             raise _no_form(error) from error
 
     def write(self, data: bytes) -> None:
-        """The next bytes. Raises ImageUnreadable."""
+        """The next bytes. Raises RequestInvalid."""
         try:
             self._parser.write(data)
         except FormParserError as error:
             raise _no_form(error) from error
 
     def upload(self) -> Upload:
-        """What was in it. Raises ImageUnreadable."""
+        """What was in it. Raises RequestInvalid."""
         if not self._ended:
             raise _no_form("it lacks its end")
         operations = self._found.get("operations")
@@ -140,7 +146,7 @@ class _Form:
         self._fields += 1
         known = (name or b"").decode("latin-1")
         if self._fields > MOST_FIELDS or known not in ("file", "operations") or known in self._found:
-            raise ImageUnreadable(f"the form has a field {known[:40]!r}", "its fields are `file` and `operations`")
+            raise RequestInvalid(f"the form has a field {known[:40]!r}", "it takes `file` and `operations`, once each")
         self._found[known] = value
 
 
@@ -148,7 +154,7 @@ async def read_upload(request: Request, most_bytes: int) -> Upload:
     """The picture in a request's body, raw or in a form; an empty one where there is no body.
 
     most_bytes  of the picture
-    raises      UploadTooLarge, UploadTooSlow, UploadUnsupported, ImageUnreadable
+    raises      UploadTooLarge, UploadTooSlow, UploadUnsupported, RequestInvalid, ImageUnreadable
     """
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     form = kind == FORM
@@ -156,16 +162,18 @@ async def read_upload(request: Request, most_bytes: int) -> Upload:
     if _declared(request.headers.get("content-length", "").encode("latin-1")) > limit:
         raise _too_large(most_bytes)
     if form and not options.get(b"boundary"):
-        raise ImageUnreadable("the form has no boundary", "let the client write the Content-Type of a form")
+        raise RequestInvalid("the form has no boundary", "let the client write the Content-Type of a form")
     into = _Form(options[b"boundary"]) if form else None
     raw = bytearray()
     try:
         async with asyncio.timeout(ARRIVED_WITHIN_S):
             await _read(request, limit, into.write if into else raw.extend, most_bytes)
     except TimeoutError:
-        raise UploadTooSlow(f"the picture did not arrive within {ARRIVED_WITHIN_S:g} s") from None
+        raise UploadTooSlow(
+            f"the picture did not arrive within {ARRIVED_WITHIN_S:g} s", "send a smaller one, or over a faster line"
+        ) from None
     except ClientDisconnect:
-        raise ImageUnreadable("the picture ended before its end") from None
+        raise ImageUnreadable("the picture ended before its end", "send it again") from None
     upload = into.upload() if into else Upload(bytes(raw) if raw else None)
     if not into and raw and not kind.startswith(b"image/"):
         raise UploadUnsupported(

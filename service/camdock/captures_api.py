@@ -154,8 +154,9 @@ def _is_another(request: Request, etag: str) -> bool:
 
 def _not_that(etag: str) -> Response:
     return problem_response(
-        412, "another_capture", "It is another one", "its ETag is none of If-Match", headers={"ETag": etag}
-    )
+        412, "another_capture", "It is another one", "its ETag is none of If-Match",
+        "GET it anew: the ETag of this answer is the one that it has now", {"ETag": etag},
+    )  # fmt: skip
 
 
 def _answer(request: Request, captures: Captures, opened: Opened, send_timeout_s: float) -> Response:
@@ -182,7 +183,8 @@ def _answer_open(request: Request, captures: Captures, opened: Opened, send_time
         except ValueError:
             return problem_response(
                 416, "range_not_there", "Nothing of that range is there", f"the capture has {opened.size_bytes} bytes",
-                headers={**headers, "Content-Range": f"bytes */{opened.size_bytes}"},
+                "they are counted from 0; without Range all of them come",
+                {**headers, "Content-Range": f"bytes */{opened.size_bytes}"},
             )  # fmt: skip
     if asked is None:
         return FileSlice(captures, opened, 0, opened.size_bytes, 200, headers, send_timeout_s)
@@ -215,7 +217,7 @@ def router(
 
     @routes.post(
         "/cameras/{name}/captures", summary="Take a picture and keep it", status_code=201,
-        responses=documented(400, 404, 422, 503, 504, 507),
+        responses=documented(400, 403, 404, 408, 413, 422, 503, 504, 507),
     )  # fmt: skip
     async def capture(
         name: CameraName, response: Response, wanted: Annotated[CaptureRequest | None, Body()] = None
@@ -276,7 +278,9 @@ def router(
             if has_etag(request, etag):
                 return Response(status_code=304, headers=headers)
             if opened.size_bytes > LARGEST_BLOB:
-                raise ImageUnreadable(f"{filename} is too large for a thumbnail")
+                raise ImageUnreadable(
+                    f"{filename} is too large for a thumbnail", f"GET /captures/{filename} is the whole file"
+                )
             async with thumbnails.next_place():
                 data = await captures.aside(opened.file.read)
                 arguments = {"width": width, "height": height, "quality": DEFAULT_QUALITY}
@@ -292,11 +296,14 @@ def router(
         try:
             return Metadata(**{**found, "filename": filename})
         except ValidationError:
-            raise CaptureMissing(f"the metadata of {filename} is not as it was written") from None
+            raise CaptureMissing(
+                f"the metadata of {filename} is not as it was written",
+                "its file was changed; the picture is still there",
+            ) from None
 
     @routes.delete(
         "/captures/{filename}", summary="Delete it", status_code=204, response_class=Response,
-        responses=documented(404, 412, 422, 507),
+        responses=documented(403, 404, 412, 422, 507),
     )  # fmt: skip
     async def delete(request: Request, filename: CaptureName) -> Response:
         """The picture and its metadata, for good; with If-Match only where its ETag is one of these."""

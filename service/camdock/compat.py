@@ -120,7 +120,8 @@ def _possible(camera: Camera, changes: Mapping[str, Any]) -> dict[str, Any]:
             sane = 0 < value <= LONGEST_EXPOSURE_US if name == "exposure_us" else value >= 0 and math.isfinite(value)
             if not sane:
                 text = str(value)  # of any length: JSON's integers have no end
-                raise SettingOutOfRange(f"{name}={text[:30]}{'...' * (len(text) > 30)} is nothing that a camera can do")
+                shown = text if len(text) <= 30 else text[:30] + "..."
+                raise SettingOutOfRange(f"{name}={shown} is nothing that a camera can do", "it was left out")
             if limits != type(limits)():  # nothing is known of a camera that was never opened
                 limits.check({name: value}, camera.name)
         except (SettingOutOfRange, SettingUnsupported) as error:
@@ -168,7 +169,7 @@ def router(cameras: dict[str, Camera], captures: Captures, image_format: str, im
         """Of the first camera, as the lab camera service answers it."""
         return _lab_settings(first)
 
-    @routes.put("/settings", summary="Change them", responses=documented(400, 422, 503, 507))
+    @routes.put("/settings", summary="Change them", responses=documented(400, 403, 408, 413, 422, 503, 507))
     async def change_settings(change: LabRequest) -> LabSettings:
         """A value that the camera cannot do is no error here: it is logged, and the answer shows what is in force."""
         for name, value in _possible(first, change.changes).items():
@@ -178,7 +179,10 @@ def router(cameras: dict[str, Camera], captures: Captures, image_format: str, im
                 log.warning("%s: %s; what is in force stays", first.name, error.message)
         return _lab_settings(first)
 
-    @routes.post("/capture", summary="Take a picture and keep it", responses=documented(400, 422, 503, 504, 507))
+    @routes.post(
+        "/capture", summary="Take a picture and keep it",
+        responses=documented(400, 403, 408, 413, 422, 503, 504, 507),
+    )  # fmt: skip
     async def capture(wanted: LabRequest | None = None) -> LabCapture:
         """Exposure and gain for this picture alone; those in force come back. What the camera cannot do is left out."""
         still = await _still(first, wanted.changes if wanted else {}, image_format, image_quality)
@@ -287,7 +291,7 @@ def table_router(cameras: dict[str, Camera], sender: Sender) -> APIRouter:
     first = next(iter(cameras.values()))
 
     @routes.get("/health", include_in_schema=False)
-    @routes.get("/health/", summary="Does the service answer?")
+    @routes.get("/health/", summary="Does the service answer?", responses=documented(public=True))
     async def health() -> TableHealth:
         """Whatever the camera does. Open to all."""
         return TableHealth(status="healthy", timestamp=datetime.now().isoformat(timespec="microseconds"))

@@ -14,13 +14,14 @@ CameraError                 code                    HTTP  retry
 ├── SettingUnsupported      setting_unsupported     422
 ├── SettingOutOfRange       setting_out_of_range    422         carries the limits
 ├── CaptureMissing          capture_missing         404         no capture of that name
+├── RequestInvalid          request_invalid         422         a parameter or a field is not what it should be
 ├── ImageUnreadable         image_unreadable        422
 ├── OperationImpossible     operation_impossible    422         fits no such picture: a crop outside of it
 ├── PictureTookTooLong      picture_took_too_long   504         work on a picture that somebody sent
 ├── VisionOff               vision_off              403         pictures may not be sent to Google
 ├── VisionFailed            vision_failed           503   yes   Google refuses, or cannot be reached
 ├── UploadTooLarge          upload_too_large        413
-├── UploadTooSlow           upload_too_slow         408
+├── UploadTooSlow           upload_too_slow         408         a picture, or any other body
 ├── UploadUnsupported       upload_unsupported      415         none of the kinds of pictures that are taken
 ├── TooManyPictures         too_many_pictures       503   yes   as many pictures are being worked on as may be
 ├── PixelsUnavailable       pixels_unavailable      503   yes   who works on pictures does not start: no picture's fault
@@ -134,6 +135,14 @@ class CaptureMissing(CameraError):
     code = "capture_missing"
     http_status = 404
     summary = "No such capture"
+
+
+class RequestInvalid(CameraError):
+    """Something that a request says is not what it should be; the message names it."""
+
+    code = "request_invalid"
+    http_status = 422
+    summary = "The request cannot be understood"
 
 
 class ImageUnreadable(CameraError):

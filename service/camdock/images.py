@@ -115,14 +115,15 @@ def _description() -> dict[str, Any]:
         "discriminator": {"propertyName": "op", "mapping": names},
     }
     recipe = {"type": "array", "items": operation, "maxItems": MOST_OPERATIONS}
-    shown = [EXAMPLES[0], EXAMPLES[6], EXAMPLES[-1]]
+    shown = [EXAMPLES[0], EXAMPLES[6]]
     binary = {"type": "string", "format": "binary"}
     form = {
         "type": "object",
         "properties": {
-            "file": binary,
+            "file": {**binary, "description": "the picture: JPEG, PNG, WebP, TIFF or BMP, whatever it is called"},
             "operations": {
                 "type": "string",
+                "description": "the operations, one behind the other, as JSON; here or behind the address",
                 "format": "operations",
                 "contentMediaType": "application/json",
                 "contentSchema": recipe,
@@ -210,7 +211,7 @@ def router(places: Places, darkroom: Darkroom, *, most_pixels: int, send_timeout
 
     @routes.post(
         PATH, summary="A picture, processed", response_class=Response, openapi_extra=_description(),
-        responses={**ANSWERS, **documented(404, 408, 413, 415, 422, 503, 504)},
+        responses={**ANSWERS, **documented(403, 404, 408, 413, 415, 422, 503, 504)},
     )  # fmt: skip
     async def process(
         request: Request,

@@ -221,7 +221,10 @@ def decode(data: bytes, kind: str, most_pixels: int, at_least: tuple[int, int] |
     except MemoryError:
         raise ImageUnreadable("the picture needs more memory than it may have", "send a smaller one") from None
     except Exception as error:  # what Pillow's decoders raise over hostile bytes is not limited to OSError
-        raise ImageUnreadable(f"this {kind} cannot be read: {str(error)[:200] or type(error).__name__}") from error
+        raise ImageUnreadable(
+            f"this {kind} cannot be read: {str(error)[:200] or type(error).__name__}",
+            "it may be cut short: send it again, or save it anew with another program",
+        ) from error
     if (turn := UPRIGHT.get(orientation)) is not None:
         upright = upright.transpose(turn)
     return upright

@@ -6,32 +6,54 @@ Runs in: the API process.
 from __future__ import annotations
 
 import json
+from typing import Any
 from urllib.parse import parse_qs
 
 from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse, JSONResponse, RedirectResponse, Response
+from pydantic import BaseModel, Field
 
 from camdock.api import PAGE_HEADERS, WEB
 from camdock.attempts import Attempts, refusal
 from camdock.credentials import Credentials
-from camdock.problems import problem_response
+from camdock.problems import documented, problem_response
 from camdock.proxies import sender_of
 
 LARGEST = 4096  # bytes of what is sent to log in
+_TOKEN: dict[str, Any] = {
+    "type": "object",
+    "properties": {"token": {"type": "string", "description": "the value of CAMDOCK_TOKEN or CAMDOCK_VIEWER_TOKEN"}},
+    "required": ["token"],
+    "examples": [{"token": "TOKEN"}],
+}
+_BODY = {
+    "content": {kind: {"schema": _TOKEN} for kind in ("application/json", "application/x-www-form-urlencoded")},
+    "required": True,
+}
+_BACK: dict[int | str, dict[str, Any]] = {303: {"description": "Back to the page, for who asks for text/html"}}
+
+
+class May(BaseModel):
+    """What the cookie opens."""
+
+    may: str = Field(description="touch, look or nothing", examples=["touch"])
 
 
 def router(credentials: Credentials, attempts: Attempts) -> APIRouter:
     """GET and POST /login, POST /logout; who comes from another website is stopped at the gate."""
-    routes = APIRouter(include_in_schema=False)
+    routes = APIRouter(tags=["logging in"])
 
-    @routes.get("/login")
+    @routes.get("/login", include_in_schema=False)
     async def page() -> Response:
         """The form, for browsers without JavaScript too."""
         return FileResponse(WEB / "login.html", headers=PAGE_HEADERS)
 
-    @routes.post("/login")
+    @routes.post(
+        "/login", summary="Show the token once, for a cookie", response_model=May,
+        openapi_extra={"requestBody": _BODY, "security": []}, responses={**_BACK, **documented(403, 408, 413)},
+    )  # fmt: skip
     async def login(request: Request) -> Response:
-        """`token=` as a form, or {"token": ...} as JSON. The answer sets the cookie."""
+        """`token=` as a form, or `{"token": ...}` as JSON. The answer sets the cookie."""
         for_people = b"text/html" in dict(request.scope["headers"]).get(b"accept", b"")
         if not credentials.asked:
             return _answer("touch", for_people)
@@ -58,7 +80,10 @@ def router(credentials: Credentials, attempts: Attempts) -> APIRouter:
         answer.headers["Set-Cookie"] = credentials.cookie_for(role, secure=request.url.scheme == "https")
         return answer
 
-    @routes.post("/logout")
+    @routes.post(
+        "/logout", summary="Give the cookie back", response_model=May,
+        openapi_extra={"security": []}, responses={**_BACK, **documented(403, public=True)},
+    )  # fmt: skip
     async def logout(request: Request) -> Response:
         """Takes the cookie away."""
         for_people = b"text/html" in dict(request.scope["headers"]).get(b"accept", b"")

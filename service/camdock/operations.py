@@ -49,7 +49,9 @@ def process(picture: bytes, kind: str, steps: list[Step], answer: str, most_pixe
         except OperationImpossible as error:
             raise OperationImpossible(f"{where}: {error.message}", error.hint) from None
         if image.width * image.height > most_pixels:
-            raise OperationImpossible(f"{where}: {image.width}x{image.height} are more than {most_pixels:,} pixels")
+            raise OperationImpossible(
+                f"{where}: {image.width}x{image.height} are more than {most_pixels:,} pixels", "ask for a smaller size"
+            )
     if answer == "measurements":
         return json.dumps(imaging.measure(image)).encode()
     return _encoded(image, encode, len(steps))
@@ -184,7 +186,8 @@ def _encoded(image: Image.Image, step: Step, index: int) -> bytes:
         image.save(out, **SAVED[step["format"]], **quality)
     except (OSError, ValueError, SystemError) as error:  # a side that the format cannot have
         raise OperationImpossible(
-            f"{where}: {image.width}x{image.height} pixels do not fit into {step['format']}: {str(error)[:100]}"
+            f"{where}: {image.width}x{image.height} pixels do not fit into {step['format']}: {str(error)[:100]}",
+            "make it smaller before, or encode it as png",
         ) from error
     if out.tell() > MOST_BYTES:
         raise OperationImpossible(f"{where}: {out.tell():,} bytes are more than {MOST_BYTES:,}", "encode it as jpeg")

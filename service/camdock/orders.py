@@ -45,7 +45,10 @@ class Orders:
                 await worker.send(wire.pack(kind, {"id": order, **meta}))
                 answer = await asyncio.shield(future)
         except TimeoutError:
-            raise SourceStalled(f"{self._camera}: the driver did not answer within {within_s:.0f} s") from None
+            raise SourceStalled(
+                f"{self._camera}: the driver did not answer within {within_s:.0f} s",
+                "try again in a moment; GET /cameras says whether it hangs",
+            ) from None
         except asyncio.CancelledError:
             if future.cancelled():
                 raise SourceStalled(f"{self._camera}: the driver process ended meanwhile", "try again") from None

@@ -29,6 +29,8 @@ log = logging.getLogger("camdock")
 
 START_WITHIN_S = 10.0
 NOTICE_WITHIN_S = 2.0
+LAST_WORDS = "the log has its last words"
+UNREADABLE = "another program may open it; if none does, its file is damaged"
 # The libraries that each operation of pixelsworker imports, by import name. The first one is enough to start it.
 LOADS: Mapping[str, tuple[str, ...]] = {
     "annotate": (),  # nothing that would be compiled for a NumPy
@@ -81,7 +83,7 @@ class Pixels:
                     await child.send(order)
                 answer, output = await self._answer(child, within_s)
             except TimeoutError:
-                error = SourceStalled(f"{operation} took longer than {within_s:g} s")
+                error = SourceStalled(f"{operation} took longer than {within_s:g} s", "try again")
                 await self._drop(error)
                 raise error from None
             except BaseException as error:
@@ -89,7 +91,7 @@ class Pixels:
                 await self._drop(error)
                 raise
         if problem := answer.get("error"):
-            raise from_code(answer.get("code", ImageUnreadable.code), str(problem), str(answer.get("hint", "")))
+            raise from_code(answer.get("code", ImageUnreadable.code), str(problem), str(answer.get("hint", UNREADABLE)))
         return output
 
     async def _answer(self, child: Child, within_s: float) -> tuple[Mapping[str, Any], bytes]:
@@ -127,7 +129,7 @@ class Pixels:
         """The process, started if need be. Raises PixelsUnavailable: until it is asked, its end is nobody's fault."""
         try:
             if self._child is not None and not self._child.survives:  # killed while it rested
-                await self._drop(WorkerDied(f"{self._label}: its process has ended"))
+                await self._drop(WorkerDied(f"{self._label}: its process has ended", LAST_WORDS))
             return await self._running(arrays=arrays)
         except TimeoutError:
             error = SourceStalled(f"it was not ready within {START_WITHIN_S:g} s", "is the machine overloaded?")
@@ -151,7 +153,7 @@ class Pixels:
             await self._child.send(wire.pack(Kind.RUN, {"operation": "load", "arguments": self._limits}))
             answer, _ = await self._answer(self._child, START_WITHIN_S)
             if problem := answer.get("error"):
-                raise WorkerDied(f"{self._label}: {problem}")
+                raise WorkerDied(f"{self._label}: {problem}", LAST_WORDS)
             self._loaded = True
         return self._child
 
@@ -165,5 +167,5 @@ class Pixels:
 def _unavailable(error: CameraError) -> PixelsUnavailable:
     return PixelsUnavailable(
         f"the process that works on pictures does not start: {error.message}",
-        error.hint or "the log has its last words",
+        error.hint or LAST_WORDS,
     )

@@ -14,10 +14,26 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
-from camdock.errors import CameraError, UploadTooLarge
+from camdock.errors import CameraError, RequestInvalid
 
 MEDIA_TYPE = "application/problem+json"
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+# What the framework refuses by itself: code and hint.
+BY_FRAMEWORK = {
+    400: ("bad_request", "send JSON as UTF-8, and not nested so deeply; GET /docs shows what is asked for"),
+    404: ("not_found", "GET /docs lists every address"),
+    405: ("method_not_allowed", "GET /docs lists every address and method"),
+}
+
+
+class Refused(HTTPException):
+    """An error of the tree, raised where the framework makes a 400 of whatever is no HTTPException."""
+
+    def __init__(self, error: CameraError, headers: dict[str, str] | None = None) -> None:
+        super().__init__(error.http_status, error.message, headers)
+        self.error = error
 
 
 class Problem(BaseModel):
@@ -58,8 +74,11 @@ def problem_response(
     )
 
 
-def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """`responses=` for a route: the problem documents it may answer, and what the gate answers before it."""
+def documented(*statuses: int, public: bool = False) -> dict[int | str, dict[str, Any]]:
+    """`responses=` for a route: the problem documents it may answer, and what the gate answers before it.
+
+    public  the gate asks for no token there
+    """
     meanings = {
         400: "The body cannot be read",
         401: "The token is missing or wrong",
@@ -80,14 +99,16 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     schema = {"$ref": "#/components/schemas/Problem"}
     return {
         status: {"description": meanings[status], "content": {MEDIA_TYPE: {"schema": schema}}}
-        for status in sorted({*statuses, 401, 421, 429})
+        for status in sorted({*statuses, 421} | (set() if public else {401, 429}))
     }
 
 
-def answer_to(error: CameraError) -> JSONResponse:
+def answer_to(error: CameraError, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """The problem document of an error of the tree."""
-    headers = {"Retry-After": "1"} if error.http_status in (429, 503) and error.retry else {}
-    return problem_response(error.http_status, error.code, error.summary, error.message, error.hint, headers)
+    more = {"Retry-After": "1"} if error.http_status in (429, 503) and error.retry else {}
+    return problem_response(
+        error.http_status, error.code, error.summary, error.message, error.hint, {**more, **(headers or {})}
+    )
 
 
 async def _on_camera_error(_request: Request, error: Exception) -> JSONResponse:
@@ -97,15 +118,25 @@ async def _on_camera_error(_request: Request, error: Exception) -> JSONResponse:
 
 async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    if error.status_code == UploadTooLarge.http_status:  # whose phrase Python 3.13 changed
-        return problem_response(413, UploadTooLarge.code, UploadTooLarge.summary, error.detail)
-    phrase = HTTPStatus(error.status_code).phrase
+    if isinstance(error, Refused):
+        return answer_to(error.error, error.headers)
+    status, headers = error.status_code, dict(error.headers or {})
+    phrase = HTTPStatus(status).phrase
     detail = error.detail if error.detail != phrase else f"{request.method} {request.url.path}: {phrase.lower()}"
-    hint = {404: "GET /docs lists every address", 405: "GET /docs lists every address and method"}.get(
-        error.status_code, ""
-    )
-    code = phrase.lower().replace(" ", "_").replace("-", "_")
-    return problem_response(error.status_code, code, phrase, detail, hint, error.headers)
+    code, hint = BY_FRAMEWORK.get(status, (phrase.lower().replace(" ", "_").replace("-", "_"), ""))
+    if status == 405:
+        headers["Allow"] = ", ".join(_methods(request))
+        hint = f"allowed are {headers['Allow']}; {hint}"
+    return problem_response(status, code, phrase, detail, hint, headers)
+
+
+def _methods(request: Request) -> list[str]:
+    """The methods of an address: the framework names those of the first route alone."""
+    return [
+        method
+        for method in METHODS
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in request.app.routes)
+    ]
 
 
 def _keys(request: Request) -> str:
@@ -131,13 +162,8 @@ async def _on_invalid(request: Request, error: Exception) -> JSONResponse:
         hints.append("send JSON as Content-Type: application/json")
     if "extra_forbidden" in kinds and (keys := _keys(request)):
         hints.append(f"there are: {keys}")
-    return problem_response(
-        422,
-        "request_invalid",
-        "The request cannot be understood",
-        "; ".join(map(_mistake, mistakes))[:1000],
-        "; ".join([*hints, "GET /docs shows what is asked for"]),
-    )
+    hints.append("GET /docs shows what is asked for")
+    return answer_to(RequestInvalid("; ".join(map(_mistake, mistakes))[:1000], "; ".join(hints)))
 
 
 def install(app: FastAPI) -> None:

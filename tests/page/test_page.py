@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import expect
+from playwright.sync_api import Page, expect
 
 from tests.page.rig import WITHIN_MS, Open, Service, running
 from tests.tools.service import free_port
@@ -264,6 +264,15 @@ def test_the_token_is_asked_for_refused_taken_kept_and_forgotten(tmp_path: Path,
         expect(field_).to_be_hidden()
         page.reload()
         window.expect_moving("front")
+        page.get_by_role("link", name="API").click()
+        # The browser has a cookie, curl has none: the lines say where the token goes.
+        expect(page.locator("#start ~ section").nth(1)).to_contain_text("/stream?token=TOKEN", timeout=WITHIN_MS)
+        line = try_it(page, "get-cameras")
+        assert line == f"curl -H 'Authorization: Bearer TOKEN' {service.url}/cameras"
+        assert b'"front"' in done_in(tmp_path, line.replace("TOKEN", TOKEN))
+        assert "Bearer" not in try_it(page, "get-health") + try_it(page, "post-login")
+        assert TOKEN not in page.locator("main").inner_text()
+        page.get_by_role("link", name="Cameras", exact=True).first.click()
         page.get_by_role("button", name="Log out").click()
         expect(field_).to_be_visible(timeout=WITHIN_MS)
         assert page.locator(".card").count() == 0
@@ -286,7 +295,17 @@ def test_a_token_in_the_address_is_used_and_taken_out_of_it(tmp_path: Path, open
 # --- /docs ------------------------------------------------------------------------------------------------------------
 
 
-def test_the_docs_show_every_endpoint_with_a_line_to_copy(service: Service, open_page: Open) -> None:
+def try_it(page: Page, endpoint: str) -> str:
+    """The line of one endpoint that is there to be copied."""
+    return page.locator(f"#{endpoint} pre").first.inner_text()
+
+
+def done_in(folder: Path, line: str) -> bytes:
+    """What such a line answers, as a whole command; it must do what it says."""
+    return subprocess.run(["bash", "-c", line], cwd=folder, capture_output=True, check=True, timeout=30).stdout
+
+
+def test_the_docs_show_every_endpoint_with_a_line_to_copy(service: Service, open_page: Open, tmp_path: Path) -> None:
     window = open_page(service, "/docs")
     paths = window.page.request.get(f"{service.url}/openapi.json").json()["paths"]
     endpoints = window.page.locator(".endpoint")
@@ -300,7 +319,23 @@ def test_the_docs_show_every_endpoint_with_a_line_to_copy(service: Service, open
     line = change.locator("pre").first.inner_text()
     change.get_by_role("button", name=re.compile("^Copy")).first.click()
     expect(change.get_by_text("Copied")).to_be_visible()
-    # What is copied is a whole command: it does what it says.
-    done = subprocess.run(["bash", "-c", line], capture_output=True, check=True, timeout=30)
-    assert done.stdout.startswith(b'{"wanted"')
+    assert done_in(tmp_path, line).startswith(b'{"wanted"')
+
+    for line in window.page.locator(".endpoint").locator("pre").all_inner_texts():
+        assert "%7B" not in line
+    assert try_it(window.page, "get-captures-filename-thumbnail").endswith(
+        f"-f -o thumbnail.jpg {service.url}/captures/capture_20261017_010203_004.jpg/thumbnail"
+    )
+    process = window.page.locator("#post-images-process")
+    fields = process.locator("h4:has-text('Body (a form)') ~ dl").first
+    expect(fields).to_contain_text("file")
+    expect(fields).to_contain_text("operations")
+    done_in(tmp_path, f"curl -f -o photo.jpg {service.url}/snapshot")
+    done_in(tmp_path, try_it(window.page, "post-images-process"))
+    assert (tmp_path / "process.jpg").read_bytes().startswith(b"\xff\xd8")
+    annotate = try_it(window.page, "post-images-annotate")
+    assert b'"vision_off"' in done_in(tmp_path, annotate)  # which is looked at first
+    # As it is, it is a picture that is taken.
+    assert b'"width": 640' in done_in(tmp_path, annotate.replace("annotate", "'process?answer=measurements'"))
+    expect(window.page.locator("main")).to_contain_text("/cameras/{name}/ws are WebSockets")
     assert window.errors == []

@@ -11,7 +11,8 @@ from playwright.sync_api import Browser, expect
 import camdock
 from tests.page.rig import WITHIN_MS, Open, Service, running
 
-BUDGET_BYTES = 60_000
+BUDGET_BYTES = 60_000  # of one page
+TOGETHER_BYTES = 64_000  # of all there is: the page, /docs and /login; none loads the others' scripts
 FPS = 30
 AT_LEAST = 27
 WINDOW_MS = 1000
@@ -76,7 +77,7 @@ def test_the_pages_are_small_and_ask_nobody_else(service: Service, browser: Brow
         assert sum(parts.values()) < BUDGET_BYTES, parts
         print(f"{path}: {sum(parts.values()):.0f} bytes, {parts}")
     files = {file.name: file.stat().st_size for file in (Path(camdock.__file__).parent / "web").iterdir()}
-    assert sum(files.values()) < BUDGET_BYTES, files  # both pages together
+    assert sum(files.values()) < TOGETHER_BYTES, files
 
 
 def slowest(moments: list[float], began: float, ended: float) -> float:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,9 @@ import pytest
 from fastapi import FastAPI
 
 import camdock
-from camdock import api, app
+from camdock import api, app, bodies
+from camdock.attempts import MOST
+from camdock.auth import PUBLIC
 from camdock.config import Config
 from camdock.errors import SourceMissing, SourceStalled
 from camdock.frame import jpeg_size
@@ -23,6 +27,7 @@ from camdock.rendition import AS_IT_IS
 from tests.unit.rig import app_of, ask, camera_of, draw_notice, frame_of, live_camera
 
 TOKEN = "hunter2-hunter2"
+VIEWERS = "only-to-look-at-it"
 
 
 @pytest.fixture
@@ -377,10 +382,78 @@ def test_the_description_is_complete(built: FastAPI) -> None:
             assert operation["summary"], (method, path)
             assert operation["description"], (method, path)
             assert operation["tags"], (method, path)
-            if path not in ("/health", "/health/live", "/health/ready", "/api/v1/health/"):
-                assert {"401", "421"} <= set(operation["responses"]), (method, path)
+            assert path in PUBLIC or {"401", "429"} <= set(operation["responses"]), (method, path)
             if "{name}" in path:
                 assert "404" in operation["responses"], (method, path)
+
+
+async def refusals(built: FastAPI, method: str, path: str, operation: dict[str, Any], sender: str) -> set[int]:
+    """The statuses of what can go wrong with one operation before anything is done."""
+    here = path.replace("{name}", "nest").replace("{filename}", "none.jpg")
+    token, viewers = ({"Authorization": f"Bearer {one}"} for one in (TOKEN, VIEWERS))
+    json = {"Content-Type": "application/json", **token}
+
+    async def stuck() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.sleep(5)
+
+    questions: list[dict[str, Any]] = [{"headers": {"Host": "evil.example"}}]
+    if "{" in path:
+        questions += [
+            {"url": path.replace("{name}", name).replace("{filename}", name), "json": {}} for name in ("none", "x" * 65)
+        ]
+    numbers = [
+        one["name"]
+        for one in operation.get("parameters", [])
+        if one["in"] == "query" and "integer" in str(one.get("schema", {}).get("anyOf", one.get("schema")))
+    ]
+    questions += [{"params": {name: "nonsense"}} for name in numbers]
+    if method != "get":
+        questions += [
+            {"headers": viewers},
+            {"headers": {"Origin": "http://evil.example"}, "auth": ("me", TOKEN)},
+            {"headers": json, "content": bytes(70_000)},
+            {"headers": {**json, "Content-Length": str(10**9)}, "content": b"{"},
+            {"headers": json, "content": stuck()},
+            {"headers": {**json, "Content-Type": "multipart/form-data; boundary=b"}, "content": stuck()},
+            {"headers": json, "content": b'{"gain": "\xff"}'},
+            {"headers": json, "content": b"["},
+            {"headers": {**token, "Content-Type": "multipart/form-data"}, "content": b"x"},
+        ]
+    seen = set()
+    transport = httpx.ASGITransport(built, client=(sender, 40000))  # wrong tokens of one shut out no other
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        for question in questions:
+            more = {"url": here, "headers": token, **question}
+            seen.add((await client.request(method, **more)).status_code)
+        for _ in range(MOST + 1):
+            wrong = {"Authorization": "Bearer nonsense", "Content-Type": "application/json"}
+            answer = await client.request(method, here, headers=wrong, content=b'{"token": "nonsense"}')
+            seen.add(answer.status_code)
+    return {status for status in seen if status >= 400}
+
+
+def test_whatever_is_refused_is_in_the_description(built: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "SMALL_WITHIN_S", 0.01)
+    monkeypatch.setattr(bodies, "ARRIVED_WITHIN_S", 0.01)
+    monkeypatch.setenv("CAMDOCK_VIEWER_TOKEN", VIEWERS)
+    monkeypatch.setenv("CAMDOCK_VISION", "on")
+    asked, seen = app.build(Config()), set()
+    senders = (f"203.0.113.{number}" for number in count())
+    for path, methods in built.openapi()["paths"].items():
+        for method, operation in methods.items():
+            answered = asyncio.run(refusals(asked, method, path, operation, next(senders)))
+            described = {int(status) for status in operation["responses"]}
+            assert answered <= described, f"{method} {path} also answers {sorted(answered - described)}"
+            seen |= answered
+    assert seen >= {400, 401, 403, 404, 408, 413, 415, 421, 422, 429}
+
+
+def test_every_parameter_of_a_path_has_an_example(built: FastAPI) -> None:
+    for path, methods in built.openapi()["paths"].items():
+        for method, operation in methods.items():
+            examples = {one["name"]: one.get("schema", {}).get("examples") for one in operation.get("parameters", [])}
+            assert all(examples[name] for name in re.findall(r"{(\w+)}", path)), (method, path)
 
 
 def test_one_camera_has_the_default_name_and_keeps_its_settings_under_it(

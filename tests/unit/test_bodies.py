@@ -53,6 +53,7 @@ def refused(status: int, code: str, **more: Any) -> str:
     """The detail of a refusal."""
     got, said = sent(**more)
     assert (got, said["code"]) == (status, code), said
+    assert said["hint"]
     return str(said["detail"])
 
 
@@ -125,11 +126,11 @@ PART = b'--b\r\nContent-Disposition: form-data; name="%s"\r\n\r\nx\r\n'
     ],
 )
 def test_a_form_that_is_none_is_refused(content: bytes, says: str) -> None:
-    assert says in refused(422, "image_unreadable", content=content, headers=FORM)
+    assert says in refused(422, "request_invalid", content=content, headers=FORM)
 
 
 def test_a_form_without_a_boundary_is_refused() -> None:
-    refused(422, "image_unreadable", content=b"x", headers={"Content-Type": "multipart/form-data"})
+    refused(422, "request_invalid", content=b"x", headers={"Content-Type": "multipart/form-data"})
     long = {"Content-Type": "multipart/form-data; boundary=" + "b" * 300}
     assert sent(content=b"x", headers=long)[0] == 422
 
@@ -156,7 +157,7 @@ def test_any_other_body_that_does_not_arrive_is_not_waited_for_either(
             await asyncio.sleep(0.01)
 
     headers = {"Content-Type": kind}
-    said = refused(408, "request_timeout", path="/json", method="PUT", content=trickling(), headers=headers)
+    said = refused(408, "upload_too_slow", path="/json", method="PUT", content=trickling(), headers=headers)
     assert "did not arrive within 0.05 s" in said
 
 

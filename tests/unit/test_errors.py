@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from pathlib import Path
 
 import pytest
 
@@ -63,6 +65,34 @@ def test_every_code_and_summary_is_one_that_programs_and_people_can_read() -> No
         assert 400 <= cls.http_status < 600
     summaries = [cls.summary for cls in every_error().values()]
     assert len(set(summaries)) == len(summaries)
+
+
+def _is_empty(hint: ast.expr | None) -> bool:
+    if isinstance(hint, ast.IfExp):
+        return _is_empty(hint.body) or _is_empty(hint.orelse)
+    return hint is None or (isinstance(hint, ast.Constant) and not hint.value)
+
+
+def _without_a_hint(text: str) -> list[int]:
+    """The lines of a module on which an error of the tree or a problem document is made that says not what to do."""
+    place = {cls.__name__: 1 for cls in every_error().values()} | {"problem_response": 4}
+    found = []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Call) and (name := getattr(node.func, "id", "")) in place:
+            named = next((one.value for one in node.keywords if one.arg == "hint"), None)
+            hint = node.args[place[name]] if len(node.args) > place[name] else named
+            if _is_empty(hint) and not any(isinstance(one, ast.Starred) for one in node.args):
+                found.append(node.lineno)
+    return found
+
+
+def test_whatever_goes_wrong_has_a_hint() -> None:
+    package = Path(errors.__file__).parent
+    files = [file for file in package.rglob("*.py") if "doctor" not in file.parts]  # which has hints of its own
+    lacking = [f"{file.relative_to(package)}:{line}" for file in files for line in _without_a_hint(file.read_text())]
+    assert not lacking, "no hint at " + ", ".join(lacking)
+    assert _without_a_hint('SourceBusy("x")\nSourceBusy("x", "")\nSourceBusy("x", "y" if z else "")') == [1, 2, 3]
+    assert _without_a_hint('problem_response(412, "a", "b", "c")\nproblem_response(1, "a", "b", "c", "d")') == [1]
 
 
 def test_only_what_a_person_must_do_is_not_tried_again() -> None:

@@ -18,6 +18,7 @@ from camdock.captures import Captures
 from camdock.config import variables
 from camdock.darkroom import Darkroom
 from camdock.errors import every_error
+from camdock.problems import BY_FRAMEWORK
 from camdock.sender import Sender
 from camdock.source import KINDS
 from tests.unit.rig import Painter, camera_of, no_gate
@@ -101,8 +102,8 @@ def error_codes() -> set[str]:
     """Every code that an answer can carry: those of the tree that are raised, and those of the answers themselves."""
     tree = set(every_error()) - {errors.CameraError.code, errors.SourceError.code}
     answers = set(codes_of_answers())
-    assert {"token_needed", "host_unknown", "request_invalid", "not_ready"} <= answers
-    return tree | answers
+    assert {"token_needed", "host_unknown", "another_capture", "not_ready"} <= answers
+    return tree | answers | {code for code, _hint in BY_FRAMEWORK.values()}
 
 
 def test_every_error_code_stands_in_the_readme() -> None:

@@ -29,6 +29,7 @@ def problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
     assert (found["status"], found["code"], found["type"]) == (status, code, f"urn:camdock:problem:{code}")
     assert found["title"]
     assert found["detail"]
+    assert found["hint"]
     return found
 
 
@@ -65,6 +66,20 @@ def test_a_method_that_is_not_there_names_those_that_are(app: FastAPI, method: s
     found = problem(answer, 405, "method_not_allowed")
     assert answer.headers["allow"] == "GET"
     assert found["detail"] == f"{method} {path}: method not allowed"
+    assert "allowed are GET;" in found["hint"]
+
+
+def test_every_method_of_an_address_is_named_though_each_has_a_route_of_its_own(app: FastAPI) -> None:
+    for method in ("POST", "DELETE"):
+        answer = ask(app, "/cameras/front/settings", method)
+        assert "allowed are GET, PUT;" in problem(answer, 405, "method_not_allowed")["hint"]
+        assert answer.headers["allow"] == "GET, PUT"
+
+
+def test_a_body_that_is_no_text_is_refused_with_what_to_do(app: FastAPI) -> None:
+    for body in (b'{"gain": "\xff"}', b"[" * 60_000):
+        answer = ask(app, "/cameras/front/settings", "PUT", content=body, headers={"Content-Type": "application/json"})
+        problem(answer, 400, "bad_request")
 
 
 @pytest.mark.parametrize(

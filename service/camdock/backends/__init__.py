@@ -172,7 +172,9 @@ def open_backend(source: Source, first_seq: int = 1) -> Backend:
         extra = KINDS[source.kind].extra
         raise DriverMissing(
             f"the library for {source.kind}: does not load: {error}",
-            f"install it with `pip install 'camdock[{extra}]'` under constraints.txt" if extra else "",
+            f"install it with `pip install 'camdock[{extra}]'` under constraints.txt"
+            if extra
+            else "`camdock doctor` says what is wrong with it",
         ) from error
     backend: Backend = getattr(module, class_name)(source, first_seq)
     return backend

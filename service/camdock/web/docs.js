@@ -1,13 +1,15 @@
 // /docs: the API's description (/openapi.json) for people.
 
-import { address, ask, linkTo, refusal, takeToken, token } from "./token.js";
+import { address, ask, linkTo, refusal, takeToken } from "./token.js";
 
 const find = (id) => document.getElementById(id);
 const METHODS = ["get", "put", "post", "patch", "delete"];
-const BEARER = "-H \"Authorization: Bearer $CAMDOCK_TOKEN\""; // never the token itself: this page gets copied and shown
+const BEARER = "-H 'Authorization: Bearer TOKEN'"; // never the token itself: this page gets copied and shown
+const JSON_TYPE = "application/json";
 
 let schemas = {};
 let camera = "camera"; // a name for the examples
+let guarded = false; // whether a token is needed, also where a cookie stands for it: curl has no cookie
 
 async function main() {
   takeToken({ leave: true }); // a reload of this page asks for it again
@@ -17,6 +19,7 @@ async function main() {
     if (!response.ok) return showProblem(await refusal(response));
     description = await response.json();
     camera = (await (await ask("cameras")).json())[0]?.name ?? camera;
+    guarded = Boolean((await (await ask("health")).json()).by);
   } catch {
     return showProblem("The service does not answer. Load this page again once it does.");
   }
@@ -96,8 +99,8 @@ function entry(id, title, indent) {
 
 function showStart(text) {
   const here = (path) => address(path).href;
-  const open = token() ? ` ${BEARER}` : "";
-  const inLink = token() ? "?token=TOKEN" : "";
+  const open = guarded ? ` ${BEARER}` : "";
+  const inLink = guarded ? "?token=TOKEN" : "";
   const steps = [
     ["Is it there?", "No token is needed for this one.", `curl ${here("health")}`],
     ["Moving pictures in a page of your own", "An MJPEG stream; players, OctoPrint and Home Assistant take the address too.",
@@ -106,7 +109,8 @@ function showStart(text) {
     ["Several cameras", "Each has a name; a path without a name means the first one. Start the service with",
       "CAMDOCK_SOURCES='front=v4l2:/dev/video0 nest=synthetic:' camdock", "and see what they do with",
       `curl${open} ${here("cameras")}`, `curl -f -o ${camera}.jpg${open} ${here(cameraPath("snapshot"))}`],
-    ["With a token", "When CAMDOCK_TOKEN is set, programs send it in a header, and links and <img> behind the address.",
+    ["With a token", "When `CAMDOCK_TOKEN` is set, programs send it in a header, and links and <img> behind the " +
+      "address. In the lines of this page `TOKEN` stands for it.",
       `curl ${BEARER} ${here("cameras")}`, `<img src="${here("stream")}?token=TOKEN" alt="camera">`],
   ];
   entry("start", "What to type first");
@@ -154,18 +158,28 @@ function endpoint(operation) {
   if (summary) section.append(make("p.sentence", ...prose(summary)));
   section.append(...paragraphs(description));
   if (parameters.length) section.append(make("h4", "Parameters"), rows(parameters.map(parameter)));
-  const body = requestBody?.content?.["application/json"]?.schema;
-  if (body) section.append(make("h4", "Body (JSON)"), rows(fields(body)));
-  section.append(make("h4", "Try it"), line(curl(operation, body)));
+  section.append(...body(requestBody));
+  section.append(make("h4", "Try it"), line(curl(operation)));
   section.append(make("h4", "Answers"), rows(Object.entries(operation.responses).map(response)));
   const example = exampleAnswer(operation.responses["200"]);
   if (example) section.append(make("details", make("summary", "Example answer"), answer(example)));
   return section;
 }
 
-function parameter({ name, in: place, required, description, schema }) {
-  const notes = [kind(schema), place === "path" ? "in the path" : place, required ? "" : "optional"].filter(Boolean);
+function parameter({ name, in: place, required, description, schema, content }) {
+  const where = place === "path" ? "in the path" : place;
+  const notes = [kind(schema ?? content[JSON_TYPE].schema), where, required ? "" : "optional"].filter(Boolean);
   return [name, ...prose(description), make("span.kind", notes.join(", "))];
+}
+
+function body({ description, content = {} } = {}) {
+  const [[type, { schema }] = ["", {}]] = Object.entries(content);
+  if (!type) return [];
+  const named = fields(schema);
+  const word = type === JSON_TYPE ? "JSON" : named.length ? "a form" : "a picture";
+  const pictures = Object.keys(content).filter((one) => one.startsWith("image/")).join(", ");
+  if (pictures) named.push([named.length ? "or as it is" : "as it is", "a picture", make("span.kind", pictures)]);
+  return [make("h4", `Body (${word})`), ...paragraphs(description), rows(named)];
 }
 
 function fields(schema) {
@@ -177,20 +191,35 @@ function fields(schema) {
 }
 
 function response([status, { description, content = {} }]) {
-  const [type, media] = Object.entries(content)[0] ?? [];
-  const codes = Object.keys(media?.examples ?? {});
-  const notes = [type, codes.length ? `code ${codes.join(", ")}` : ""].filter(Boolean).join("; ");
-  return [status, ...prose(description === "Successful Response" ? "Done" : description), make("span.kind", notes)];
+  const [type = ""] = Object.keys(content);
+  return [status, ...prose(description === "Successful Response" ? "Done" : description), make("span.kind", type)];
 }
 
-function curl({ method, path, parameters = [], responses }, body) {
-  const url = address(path.replace("{name}", encodeURIComponent(camera)).slice(1)).href;
+/** A path with its parameters filled in. */
+function filled(path, parameters) {
+  const value = (name) => (name === "name" ? camera : example(parameters.find((one) => one.name === name).schema));
+  return path.replace(/{(\w+)}/g, (_, name) => encodeURIComponent(value(name)));
+}
+
+/** What a line sends: JSON, a form, or a picture as it is. */
+function sent({ content = {} } = {}) {
+  const [[type, { schema }] = ["", {}]] = Object.entries(content);
+  if (!type) return [];
+  if (type === JSON_TYPE) return [`-H 'Content-Type: ${type}'`, `-d '${JSON.stringify(example(schema))}'`];
+  if (!schema.properties) return [`-H 'Content-Type: ${type}'`, "--data-binary @photo.jpg"];
+  return Object.entries(schema.properties).map(([name, field]) =>
+    (field.format === "binary" ? `-F ${name}=@photo.jpg` : `-F '${name}=${example(field)}'`));
+}
+
+function curl({ method, path, parameters = [], requestBody, responses, security }) {
+  const asked = filled(path, parameters);
+  const url = address(asked.slice(1)).href;
   const type = Object.keys(responses["200"]?.content ?? {})[0] ?? "";
   const words = ["curl"];
-  if (token() && responses["401"]) words.push(BEARER);
+  if (guarded && responses["401"] && security?.length !== 0) words.push(BEARER);
   if (method !== "get") words.push(`-X ${method.toUpperCase()}`);
-  if (body) words.push("-H 'Content-Type: application/json'", `-d '${JSON.stringify(example(body))}'`);
-  if (type === "image/jpeg") words.push("-f -o snapshot.jpg");
+  words.push(...sent(requestBody));
+  if (type === "image/jpeg") words.push(`-f -o ${asked.split("/").at(-1).replace(/^[^.]+$/, "$&.jpg")}`);
   if (type.startsWith("multipart/")) {
     const counted = parameters.some(({ name }) => name === "frames");
     return [...words, "-o stream.mjpeg", counted ? `'${url}?frames=100'` : `--max-time 5 ${url}`].join(" ");
@@ -208,8 +237,10 @@ function resolve(schema = {}) {
 }
 
 function kind(schema) {
-  const { type, items, enum: values, minimum, maximum, default: usual } = resolve(schema);
+  const { type, items, enum: values, minimum, maximum, default: usual, format, contentMediaType } = resolve(schema);
   const words = [values ? values.join(" | ") : type === "array" && items?.type ? `${items.type}s` : (type ?? "")];
+  if (format === "binary") words[0] = "file";
+  if (contentMediaType === JSON_TYPE) words[0] = "JSON";
   if (minimum !== undefined || maximum !== undefined) words.push(`${minimum ?? "…"} to ${maximum ?? "…"}`);
   const value = schema?.default ?? usual;
   if (value !== undefined && value !== null) words.push(`default ${JSON.stringify(value)}`);
@@ -219,7 +250,7 @@ function kind(schema) {
 function exampleAnswer(success) {
   const [type, media] = Object.entries(success?.content ?? {})[0] ?? [];
   if (type === "text/plain") return media.example ?? "";
-  return type === "application/json" && media.schema ? JSON.stringify(example(media.schema), null, 2) : "";
+  return type === JSON_TYPE && media.schema ? JSON.stringify(example(media.schema), null, 2) : "";
 }
 
 /** A value that fits the schema: its own example, or one put together from its parts. */
