@@ -148,7 +148,7 @@ def _keys(request: Request) -> str:
 
 def _mistake(mistake: Mapping[str, Any]) -> str:
     """One of pydantic's, in words: with which thing, and what is wrong with it."""
-    if mistake["type"] == "json_invalid":
+    if mistake["type"] == "json_invalid" and isinstance(mistake["loc"][-1], int):  # the whole body
         return f"body: no JSON, at character {mistake['loc'][-1]}: {mistake['ctx']['error']}"
     return f"{'.'.join(str(step) for step in mistake['loc'][1:]) or mistake['loc'][0]}: {mistake['msg']}"
 

@@ -13,7 +13,7 @@ from camdock import wire
 from camdock.backends import SourceChanged
 from camdock.backends.relay import Relay
 from camdock.backends.synthetic import Synthetic
-from camdock.errors import SettingOutOfRange, SourceFailed
+from camdock.errors import SettingOutOfRange, SourceFailed, SourceMissing
 from camdock.frame import Picture
 from camdock.parent import Orders
 from camdock.settings import Limits, Settings
@@ -136,12 +136,21 @@ def test_pictures_that_waited_unstamped_are_not_it(pipe: tuple[int, int]) -> Non
 def test_a_relay_s_still_is_none_that_came_before(pipe: tuple[int, int]) -> None:
     relay = Relay(Source.parse("relay:http://camera.local/stream"))
     old, *new = (jpeg_of(seed=number) for number in range(3))
-    relay.waiting, relay.size, relay.next_at, relay.drops = [old], (64, 48), 0.0, relay.drops
+    relay.waiting, relay.size, relay.next_at, relay.drops = [(old, False)], (64, 48), 0.0, relay.drops
     coming = iter(new)
-    relay._read_some = lambda: relay.waiting.append(next(coming))  # type: ignore[method-assign]
+    relay._read_some = lambda: relay.waiting.append((next(coming), False))  # type: ignore[method-assign]
     worker = Worker(pipe[1], Orders(-1))
     worker.on_still(relay, Message(Kind.STILL, {"id": 5, "overrides": {}, "format": "JPG", "quality": 95}))
     assert answer_in(pipe)["blob"] == new[1], "the first may have been on its way"
+
+
+def test_what_a_far_camdock_says_in_the_place_of_a_picture_is_no_still(pipe: tuple[int, int]) -> None:
+    relay = Relay(Source.parse("relay:http://camera.local/stream"))
+    relay.waiting, relay.size, relay.next_at, relay.host = [], (64, 48), 0.0, "camera.local"
+    relay._read_some = lambda: relay.waiting.append((jpeg_of(), True))  # type: ignore[method-assign]
+    worker = Worker(pipe[1], Orders(-1))
+    with pytest.raises(SourceMissing, match="has no picture itself"):
+        worker.on_still(relay, Message(Kind.STILL, {"id": 5, "overrides": {}, "format": "JPG", "quality": 95}))
 
 
 def test_what_the_device_refuses_is_the_answer_and_half_of_it_is_undone(pipe: tuple[int, int]) -> None:
