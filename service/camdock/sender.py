@@ -8,15 +8,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import logging
 import socket
 import struct
+import sys
 import termios
 import time
 from collections import defaultdict
 
 from camdock.broadcast import Broadcast, Subscriber
+from camdock.partfile import PartFile
+
+log = logging.getLogger("camdock")
 
 YIELD_AFTER = 32  # viewers: about a millisecond. Not by the clock: uvloop writes only when the loop turns
+SHARED_FROM = 16  # viewers: the file for all of them costs what a few copies cost
 LOOK_AGAIN_S = 0.008  # for viewers without room: sooner than the next frame of a slow camera, later than a busy loop
 # Looked up once: has_room is asked of every viewer for every frame.
 _ioctl, _SIOCOUTQ, _NOTHING = fcntl.ioctl, termios.TIOCOUTQ, b"\0\0\0\0"
@@ -41,11 +47,12 @@ class Viewer:
     __slots__ = (
         "_buffered",
         "_out",
-        "_queued",
         "as_messages",
         "dead",
         "descriptor",
         "frames_left",
+        "is_plain",
+        "queued",
         "room_at",
         "socket",
         "subscriber",
@@ -57,6 +64,7 @@ class Viewer:
     ) -> None:
         self.transport = transport
         self.as_messages = as_messages
+        self.is_plain = transport.get_extra_info("sslcontext") is None
         self.subscriber = subscriber
         self.frames_left = frames
         self.room_at = time.monotonic()
@@ -65,14 +73,14 @@ class Viewer:
         self._buffered = transport.get_write_buffer_size
         self._out = bytearray(4)
         self.dead = False
-        self._queued = 0
+        self.queued = 0
 
     def takes(self) -> bool:
         """Whether it took anything since this was asked last: one big picture may take a slow viewer minutes."""
         _ioctl(self.descriptor, _SIOCOUTQ, self._out)
-        before = self._queued
-        self._queued = self._buffered() + int.from_bytes(self._out, "little")
-        return self._queued < before
+        before = self.queued
+        self.queued = self._buffered() + int.from_bytes(self._out, "little")
+        return self.queued < before
 
     def has_room(self) -> bool:
         """Whether a frame that is written now goes out at once.
@@ -112,6 +120,7 @@ class Sender:
     def __init__(self, *, send_timeout_s: float) -> None:
         self.send_timeout_s = send_timeout_s
         self._viewers: dict[Broadcast, list[Viewer]] = defaultdict(list)
+        self._files: dict[Broadcast, PartFile] = {}
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.dropped_stuck = 0
@@ -119,6 +128,12 @@ class Sender:
     def start(self) -> None:
         """Begin."""
         self._task = asyncio.create_task(self._run())
+        self._task.add_done_callback(self._must_not_end)
+
+    @staticmethod
+    def _must_not_end(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("nobody gets pictures any more: a mistake in Camdock, please report it", exc_info=error)
 
     async def stop(self) -> None:
         """End, and abort whoever still looks."""
@@ -128,6 +143,8 @@ class Sender:
         for viewers in self._viewers.values():
             for viewer in viewers:
                 viewer.transport.abort()
+        for file in self._files.values():
+            file.close()
 
     async def serve(
         self,
@@ -147,13 +164,17 @@ class Sender:
             broadcast.listen(self._wake.set)
             viewers = self._viewers[broadcast]
             viewers.append(viewer)
+            if len(viewers) == SHARED_FROM:
+                self._files[broadcast] = PartFile()
             try:
-                self._offer(viewer, time.monotonic())
+                self._offer(broadcast, viewer, time.monotonic())
                 await left
             finally:
                 viewers.remove(viewer)
                 if not viewers:
                     self._viewers.pop(broadcast, None)
+                if len(viewers) < SHARED_FROM and (file := self._files.pop(broadcast, None)):
+                    file.close()
 
     async def _run(self) -> None:
         behind = False
@@ -174,10 +195,10 @@ class Sender:
                     if turn % YIELD_AFTER == YIELD_AFTER - 1:
                         await asyncio.sleep(0)
                         now = time.monotonic()
-                    if not self._offer(viewer, now):
+                    if not self._offer(broadcast, viewer, now):
                         behind = True
 
-    def _offer(self, viewer: Viewer, now: float) -> bool:
+    def _offer(self, broadcast: Broadcast, viewer: Viewer, now: float) -> bool:
         """Write the newest part if there is one and room for it; False when the viewer is left behind."""
         transport = viewer.transport
         if transport.is_closing():
@@ -191,7 +212,8 @@ class Sender:
                 return True
             self._drop_if_stuck(viewer, now)
             return False
-        viewer.room_at = now
+        # Nobody looks at it again before the next picture, which may come after its deadline: that look only begins it.
+        viewer.room_at, viewer.queued = now, sys.maxsize
         frame = viewer.subscriber.take()
         if frame is None:
             return True
@@ -199,7 +221,11 @@ class Sender:
             transport.writelines(frame.message)
             return True
         if viewer.frames_left is None:
-            transport.write(frame.part)
+            # Past the transport, whose buffer is empty, or there would be no room.
+            file = self._files.get(broadcast) if viewer.is_plain else None
+            taken = file.send(viewer.descriptor, frame) if file else 0
+            if taken < len(frame.part):
+                transport.write(memoryview(frame.part)[taken:] if taken else frame.part)
             return True
         viewer.frames_left -= 1
         if viewer.frames_left > 0:

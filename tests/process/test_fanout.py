@@ -20,6 +20,7 @@ import psutil
 import pytest
 from PIL import Image
 
+from camdock.sender import SHARED_FROM
 from tests.process.conftest import StartService
 from tests.tools.raw import connect, open_files, request, reset, until_nobody_looks
 from tests.tools.service import Picture, Service, Viewer, until
@@ -72,6 +73,12 @@ def stuck(service: Service, path: str = "/stream") -> Iterator[socket.socket]:
     """A viewer that never reads, with little room."""
     with connect(service.port, request(path), receive_buffer=4096) as client:
         yield client
+
+
+def memory_files(service: Service) -> int:
+    """How many parts the service keeps as files in memory."""
+    names = [os.readlink(link) for link in Path(f"/proc/{service.process.pid}/fd").iterdir() if link.is_symlink()]
+    return sum("memfd:part" in name for name in names)
 
 
 def stuck_viewers(service: Service) -> int:
@@ -266,6 +273,25 @@ def test_hundreds_of_viewers_all_get_pictures(start: StartService, count: int) -
     assert stuck_viewers(service) == 0
     assert "Traceback" not in service.log, service.log[-4000:]
     assert os.path.isdir(f"/proc/{service.process.pid}")
+
+
+def test_many_viewers_get_the_same_bytes(impatient: Service) -> None:
+    """So many that they share one file in memory."""
+    service = impatient
+    files = open_files(service)
+    parts: dict[str, set[bytes]] = {}
+    with contextlib.ExitStack() as stack:
+        viewers = [stack.enter_context(Viewer.on(connect(service.port, STREAM))) for _ in range(SHARED_FROM + 2)]
+        until(lambda: service.camera()["viewers"] == len(viewers), 5, "all look")
+        until(lambda: memory_files(service) == 1, 5, "they share a file")
+        for _ in range(3):
+            for viewing in viewers:
+                for picture in viewing.take(3):
+                    Image.open(io.BytesIO(picture.jpeg)).load()
+                    parts.setdefault(picture.headers["x-seq"], set()).add(picture.jpeg)
+    assert [seq for seq, different in parts.items() if len(different) > 1] == []
+    until_nobody_looks(service, files)
+    assert memory_files(service) == 0
 
 
 def test_a_viewer_that_ended_its_half_and_then_vanished_is_not_kept_until_the_time_out(patient: Service) -> None:

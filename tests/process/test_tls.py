@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import ssl
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 from websockets.sync.client import connect
 
+from camdock.sender import SHARED_FROM
 from tests.tools import certificate, raw
 from tests.tools.service import Service, Viewer, until
 
@@ -49,6 +51,18 @@ def test_a_stream_is_whole_and_ends_in_good_order(service: Service) -> None:
         assert len(viewer.take(20)) == 10
         assert viewer.ended
         assert viewer.socket.recv(10) == b""
+
+
+def test_many_viewers_get_whole_pictures(service: Service) -> None:
+    """As many as share one file without TLS; what goes to a socket past TLS would break the connection."""
+    with contextlib.ExitStack() as stack:
+        request = raw.request("/stream?width=320")
+        viewers = [stack.enter_context(Viewer.on(secured(service, request))) for _ in range(SHARED_FROM + 2)]
+        until(lambda: service.camera()["viewers"] == len(viewers), 5, "all look")
+        for viewing in viewers:
+            assert len(viewing.take(5)) == 5
+        for viewing in viewers:
+            assert len(viewing.take(5)) == 5
 
 
 def test_a_slow_viewer_sees_fresh_pictures(service: Service) -> None:
