@@ -100,6 +100,23 @@ def test_video_range_is_stretched_to_full_range_whatever_the_size(width: int, he
     )
 
 
+@pytest.mark.parametrize("uyvy", [False, True])
+@pytest.mark.parametrize(("width", "height"), [(256, 256), (18, 130), (2, 2)])
+def test_packed_422_in_video_range_is_stretched_on_the_way(width: int, height: int, uyvy: bool) -> None:
+    lines = noise(height, 2 * width + 3)
+    expected = to_full_range(split_yuyv(lines, width, height, uyvy=uyvy))
+    planes = split_yuyv(lines, width, height, uyvy=uyvy, video_range=True)
+    for plane, exact in zip(planes, expected, strict=True):
+        assert np.abs(plane.astype(int) - exact).max() <= 1
+    ends = np.repeat(np.array([[0, 16, 128, 235, 240, 255]], np.uint8).T, 8, axis=1)
+    y, u, v = split_yuyv(ends, 4, 6, uyvy=uyvy, video_range=True)
+    assert y[:, 0].tolist() == [0, 0, 130, 255, 255, 255]
+    assert u[:, 0].tolist() == v[:, 0].tolist()
+    assert u[2, 0] == 128, "grey is grey"
+    assert u[[0, 1]].max() <= 1
+    assert u[[4, 5]].min() >= 254
+
+
 # --- there and back ---------------------------------------------------------------------------------------------------
 
 

@@ -231,7 +231,9 @@ class V4L2(Backend):
             lines = flat[: pitch * rows].reshape(rows, pitch)
             match self.format:
                 case "YUYV" | "UYVY":
-                    split = imaging.split_yuyv(lines, width, height, uyvy=self.format == "UYVY")
+                    is_uyvy, is_video = self.format == "UYVY", self.is_video_range
+                    split = imaging.split_yuyv(lines, width, height, uyvy=is_uyvy, video_range=is_video)
+                    return Picture(size, captured_ns, planes=split)
                 case "NV12":
                     split = imaging.split_nv12(lines, width, height)
                 case "GREY":
