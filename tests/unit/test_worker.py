@@ -136,9 +136,9 @@ def test_pictures_that_waited_unstamped_are_not_it(pipe: tuple[int, int]) -> Non
 def test_a_relay_s_still_is_none_that_came_before(pipe: tuple[int, int]) -> None:
     relay = Relay(Source.parse("relay:http://camera.local/stream"))
     old, *new = (jpeg_of(seed=number) for number in range(3))
-    relay.waiting, relay.size, relay.next_at, relay.drops = [(old, False)], (64, 48), 0.0, relay.drops
+    relay.waiting, relay.size, relay.next_at, relay.drops = [(old, (64, 48), False)], (64, 48), 0.0, relay.drops
     coming = iter(new)
-    relay._read_some = lambda: relay.waiting.append((next(coming), False))  # type: ignore[method-assign]
+    relay._read_some = lambda: relay.waiting.append((next(coming), (64, 48), False))  # type: ignore[method-assign]
     worker = Worker(pipe[1], Orders(-1))
     worker.on_still(relay, Message(Kind.STILL, {"id": 5, "overrides": {}, "format": "JPG", "quality": 95}))
     assert answer_in(pipe)["blob"] == new[1], "the first may have been on its way"
@@ -147,7 +147,7 @@ def test_a_relay_s_still_is_none_that_came_before(pipe: tuple[int, int]) -> None
 def test_what_a_far_camdock_says_in_the_place_of_a_picture_is_no_still(pipe: tuple[int, int]) -> None:
     relay = Relay(Source.parse("relay:http://camera.local/stream"))
     relay.waiting, relay.size, relay.next_at, relay.host = [], (64, 48), 0.0, "camera.local"
-    relay._read_some = lambda: relay.waiting.append((jpeg_of(), True))  # type: ignore[method-assign]
+    relay._read_some = lambda: relay.waiting.append((jpeg_of(), (64, 48), True))  # type: ignore[method-assign]
     worker = Worker(pipe[1], Orders(-1))
     with pytest.raises(SourceMissing, match="has no picture itself"):
         worker.on_still(relay, Message(Kind.STILL, {"id": 5, "overrides": {}, "format": "JPG", "quality": 95}))

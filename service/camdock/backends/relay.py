@@ -139,11 +139,11 @@ class Relay(Backend):
             )
         self.response = response
         self.parts = Parts(boundary.encode("latin-1"))
-        self.waiting: list[tuple[bytes, bool]] = []  # JPEG, whether it is a notice
+        self.waiting: list[tuple[bytes, tuple[int, int], bool]] = []  # JPEG, its size, whether it is a notice
         self.next_at = 0.0
         first = self._first_picture()
         self.waiting.append(first)
-        self.size = jpeg_size(first[0]) or (0, 0)
+        self.size = first[1]
         # How fast pictures come is the far end's business; less than one a second must be said, or it is a stall.
         slow = self.source.options.get("fps", 1.0)
         return Opened(self.source.redacted, f"MJPEG from {self.host}", self.size, slow if slow < 1 else 0.0, "MJPG")
@@ -193,14 +193,15 @@ class Relay(Backend):
         try:
             for part in self.parts.feed(data):
                 jpeg = whole_jpeg(part)
-                if jpeg is None or jpeg_size(jpeg) is None:
-                    self.drops["broken"] += 1
+                size = jpeg and jpeg_size(jpeg)
+                if jpeg and size:
+                    self.waiting.append((jpeg, size, self.parts.is_notice))
                 else:
-                    self.waiting.append((jpeg, self.parts.is_notice))
+                    self.drops["broken"] += 1
         except PartsBroken as error:
             raise SourceFailed(f"{self.host} sends what is no MJPEG stream: {error}", "look at the far end") from error
 
-    def _first_picture(self) -> tuple[bytes, bool]:
+    def _first_picture(self) -> tuple[bytes, tuple[int, int], bool]:
         while not self.waiting:
             self._read_some()
         return self.waiting.pop(0)
@@ -217,7 +218,7 @@ class Relay(Backend):
             if len(self.waiting) > 3:  # several came at once: the far end or the network held them back
                 self.drops["late"] += len(self.waiting) - 1
                 del self.waiting[:-1]
-            jpeg, is_notice = self.waiting.pop(0)
+            jpeg, self.size, is_notice = self.waiting.pop(0)
             if fps := self.source.options.get("fps"):
                 now = time.monotonic()
                 if now < self.next_at:
@@ -225,8 +226,6 @@ class Relay(Backend):
                         return None
                     continue
                 self.next_at = max(self.next_at + 1 / fps, now - 0.5 / fps)
-            if (size := jpeg_size(jpeg)) is not None:
-                self.size = size
             return Picture(self.size, time.monotonic_ns(), jpeg=jpeg, notice=is_notice)
 
     def still(self, wait_s: float) -> Picture | None:
