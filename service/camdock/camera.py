@@ -30,6 +30,7 @@ from camdock.errors import (
 )
 from camdock.frame import Frame, Still
 from camdock.guard import Guard
+from camdock.mistakes import must_not_fail
 from camdock.notices import NOTICE_EVERY_S, Notices, Painter, Why
 from camdock.orders import Orders
 from camdock.rendition import Maker, Renditions
@@ -204,7 +205,7 @@ class Camera:
         log.info("%s: source %s", self.name, self.source.redacted)
         self._tasks = [asyncio.create_task(work) for work in (self._run(), self._notices.run(), self._follow_demand())]
         for task in self._tasks:
-            task.add_done_callback(self._must_not_end)
+            task.add_done_callback(must_not_fail(self.name))
 
     async def stop(self) -> None:
         """End the worker and everything else, within about 3 s."""
@@ -214,10 +215,6 @@ class Camera:
         self._tasks = []
         if self._survivor is not None:
             self._survivor.abandon()
-
-    def _must_not_end(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("%s: a mistake in Camdock, please report it", self.name, exc_info=error)
 
     async def _run(self) -> None:
         try:

@@ -33,6 +33,7 @@ from typing import Any, BinaryIO, TypeVar
 
 from camdock.errors import CaptureMissing, StorageFailed, StorageFull
 from camdock.frame import FORMATS, Still
+from camdock.mistakes import must_not_fail
 
 log = logging.getLogger("camdock")
 T = TypeVar("T")
@@ -115,7 +116,7 @@ class Captures:
     def start(self) -> None:
         """Begin: what a killed service left half written is removed in the background, then what is too old."""
         self._task = asyncio.create_task(self._run())
-        self._task.add_done_callback(_must_not_end)
+        self._task.add_done_callback(must_not_fail("captures are not looked through any more"))
 
     async def stop(self) -> None:
         """End."""
@@ -430,11 +431,6 @@ def _sync(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _must_not_end(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("captures are not looked through any more: a mistake in Camdock, please report it", exc_info=error)
 
 
 def _metadata_of(still: Still) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from typing import Any
 from camdock.errors import DriverMissing
 from camdock.guard import Guard
 from camdock.installed import Answers, Seal, fingerprint
+from camdock.mistakes import must_not_fail
 
 log = logging.getLogger("camdock")
 
@@ -157,7 +158,7 @@ class AbiGate:
         """Begin to find out; returns at once."""
         if self.state is Abi.CHECKING:
             self._task = asyncio.create_task(self._find_out())
-            self._task.add_done_callback(_must_not_fail)
+            self._task.add_done_callback(must_not_fail("abi"))
 
     async def stop(self) -> None:
         """End a check that still runs."""
@@ -251,8 +252,3 @@ class AbiGate:
             return
         self.state = Abi.UNKNOWN if unknown else Abi.OK
         log.info("abi: %s: NumPy %s and what is built for it, %s (%.3f s)", self.state, report.numpy, how, took_s)
-
-
-def _must_not_fail(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("abi: a mistake in Camdock, please report it", exc_info=error)

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from camdock.broadcast import Broadcast, Subscriber
 from camdock.errors import CameraError, DriverMissing, ImageUnreadable, TooManyRenditions
 from camdock.frame import Frame, jpeg_size
+from camdock.mistakes import must_not_fail
 
 log = logging.getLogger("camdock")
 
@@ -145,7 +146,7 @@ class Renditions:
         with self._use(wanted) as one:
             if one.task is None:
                 one.task = asyncio.create_task(self._follow(one))
-                one.task.add_done_callback(_must_not_end)
+                one.task.add_done_callback(must_not_fail())
             yield one.broadcast
 
     async def still(self, frame: Frame, wanted: Wanted) -> Frame:
@@ -214,11 +215,6 @@ class Renditions:
             size=jpeg_size(jpeg) or frame.size,
             notice=frame.notice,
         )
-
-
-def _must_not_end(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("a mistake in Camdock, please report it", exc_info=error)
 
 
 def _retrieved(making: asyncio.Future[Frame]) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
-import logging
 import socket
 import struct
 import sys
@@ -17,9 +16,8 @@ import time
 from collections import defaultdict
 
 from camdock.broadcast import Broadcast, Subscriber
+from camdock.mistakes import must_not_fail
 from camdock.partfile import PartFile
-
-log = logging.getLogger("camdock")
 
 YIELD_AFTER = 32  # viewers: about a millisecond. Not by the clock: uvloop writes only when the loop turns
 SHARED_FROM = 16  # viewers: the file for all of them costs what a few copies cost
@@ -128,12 +126,7 @@ class Sender:
     def start(self) -> None:
         """Begin."""
         self._task = asyncio.create_task(self._run())
-        self._task.add_done_callback(self._must_not_end)
-
-    @staticmethod
-    def _must_not_end(task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("nobody gets pictures any more: a mistake in Camdock, please report it", exc_info=error)
+        self._task.add_done_callback(must_not_fail("nobody gets pictures any more"))
 
     async def stop(self) -> None:
         """End, and abort whoever still looks."""
